@@ -1,0 +1,1 @@
+"""Decisions: (state, event, now) -> transition. No I/O, no clock, no randomness, no logging."""

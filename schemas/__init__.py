@@ -1,0 +1,1 @@
+"""The documents and what else handlers speak of: shapes and their converter. Decides nothing."""
