@@ -1,0 +1,1 @@
+"""How messages leave: one class for each URL scheme, given a message, giving an outcome."""
