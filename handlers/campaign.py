@@ -1,0 +1,208 @@
+"""
+Decisions about a campaign: its start, its orders, its pauses, its end.
+
+Orders take effect with one write on the campaign; its conversations follow in the same loop as
+everything else: of an ended campaign every open one is due.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta
+
+from attrs import evolve
+
+from schemas.campaign import Campaign, CampaignStatus, CompletionReason, Counts, MessageCounts
+from schemas.conversation import MAX_APPLIED, ExitReason
+from schemas.ids import AgentId
+from schemas.transition import Answer, CampaignTransition, Reason
+from schemas.update import CampaignUpdate, CampaignUpdateKind, UpdateStatus
+
+S = CampaignStatus
+ENDED = frozenset({S.COMPLETED, S.CANCELLED, S.FAILED})
+_RUNNING = frozenset({S.SCHEDULED, S.PENDING, S.ACTIVE})
+
+
+def step(
+    campaign: Campaign, updates: Sequence[CampaignUpdate], now: datetime
+) -> CampaignTransition:
+    """Fold the unanswered updates by `at`, then `_id`; then decide what time has brought."""
+    answers: list[tuple[AgentId, Answer]] = []
+    present = campaign
+    for update in sorted(updates, key=lambda each: (each.at, str(each.id))):
+        if update.id in present.applied:
+            answers.append((update.id, _answer(UpdateStatus.APPLIED, Reason.REPEATED)))
+            continue
+        changed, answer = _HANDLERS[update.kind](present, update, now)
+        answers.append((update.id, answer))
+        if changed != present:
+            applied = (*present.applied, update.id)[-MAX_APPLIED:]
+            present = evolve(changed, applied=applied)
+    present = settled(_on_time(present, now), now)
+    return CampaignTransition(campaign=present, answers=tuple(answers))
+
+
+def settled(campaign: Campaign, now: datetime) -> Campaign:
+    """
+    Derive `due_at`: when the campaign itself has work, besides its conversations'.
+
+    An ended campaign is due until all of its conversations are closed; what is then still in flight
+    has a due time of its own.
+    """
+    due_at: datetime | None = None
+    if campaign.completed_at:
+        pass
+    elif not campaign.opened or (campaign.status in ENDED and not campaign.all_closed):
+        due_at = campaign.created_at
+    elif campaign.status is S.SCHEDULED:
+        due_at = campaign.scheduled_at
+    elif campaign.status not in ENDED and now < campaign.deadline_at:
+        due_at = min(campaign.paused_until or campaign.deadline_at, campaign.deadline_at)
+    return evolve(campaign, due_at=due_at)
+
+
+def _on_time(campaign: Campaign, now: datetime) -> Campaign:
+    # No pause outlasts the deadline: then the conversations end, each by its own.
+    pause_ends = min(campaign.paused_until or campaign.deadline_at, campaign.deadline_at)
+    if campaign.status is S.PAUSED and pause_ends <= now:
+        campaign = _resumed(campaign, now)
+    if campaign.status is S.SCHEDULED and campaign.scheduled_at and campaign.scheduled_at <= now:
+        if now > campaign.scheduled_at + campaign.start_within:
+            return evolve(campaign, status=S.CANCELLED, completion_reason=CompletionReason.TOO_LATE)
+        campaign = evolve(campaign, status=S.PENDING)
+    if campaign.status is S.PENDING and campaign.opened:
+        campaign = evolve(campaign, status=S.ACTIVE)
+    return campaign
+
+
+def opened_through(campaign: Campaign, position: object, now: datetime, *, done: bool) -> Campaign:
+    """Note how far its conversations have been opened."""
+    return settled(_on_time(evolve(campaign, opened_through=position, opened=done), now), now)
+
+
+def completed(
+    campaign: Campaign, counts: Counts, messages: MessageCounts, now: datetime
+) -> Campaign:
+    """End a campaign none of whose conversations is open or unsettled."""
+    status = campaign.status if campaign.status in ENDED else S.COMPLETED
+    campaign = evolve(
+        campaign,
+        status=status,
+        completed_at=now,
+        completion_reason=_completion_reason(campaign, counts.by_exit_reason),
+        paused_at=None,
+        paused_from=None,
+        paused_until=None,
+    )
+    return settled(counted(campaign, counts, messages, now), now)
+
+
+def counted(campaign: Campaign, counts: Counts, messages: MessageCounts, now: datetime) -> Campaign:
+    """Put a recount on it; how many recipients there are and were rejected stays."""
+    known = campaign.counts
+    counts = evolve(counts, recipients=known.recipients, rejected=known.rejected)
+    return evolve(campaign, counts=counts, messages=messages, counted_at=now)
+
+
+def retries_over(campaign: Campaign) -> Campaign:
+    """Note that every conversation that had failed before the `retry` was put back."""
+    return evolve(campaign, retry_failed_before=None)
+
+
+def closed_all(campaign: Campaign, now: datetime) -> Campaign:
+    """Note that no conversation of an ended campaign is open any more."""
+    return settled(evolve(campaign, all_closed=True), now)
+
+
+def reopened(campaign: Campaign, now: datetime) -> Campaign:
+    """Make a completed campaign active again, because a conversation of it is."""
+    return settled(
+        evolve(campaign, status=S.ACTIVE, completed_at=None, completion_reason=None), now
+    )
+
+
+def failed(campaign: Campaign, error: str, now: datetime) -> Campaign:
+    """End a campaign that cannot go on; its open conversations end with it."""
+    return settled(evolve(campaign, status=S.FAILED, opened=True, last_error=error), now)
+
+
+def _completion_reason(campaign: Campaign, exits: Mapping[str, int]) -> CompletionReason:
+    if campaign.completion_reason:
+        return campaign.completion_reason
+    if campaign.status is S.CANCELLED:
+        return CompletionReason.CANCELLED
+    if exits.get(ExitReason.MAX_DURATION):
+        return CompletionReason.MAX_DURATION
+    if set(exits) == {ExitReason.NO_REPLY_EXHAUSTED}:
+        return CompletionReason.FOLLOW_UPS_EXHAUSTED
+    return CompletionReason.ALL_FINAL
+
+
+type _Decided = tuple[Campaign, Answer]
+
+
+def _answer(status: UpdateStatus, reason: str) -> Answer:
+    return Answer(status=status, reason=reason)
+
+
+def _ignored(campaign: Campaign, reason: Reason) -> _Decided:
+    return campaign, _answer(UpdateStatus.IGNORED, reason)
+
+
+def _on_pause(campaign: Campaign, update: CampaignUpdate, now: datetime) -> _Decided:
+    if campaign.status is S.PAUSED:
+        return _ignored(campaign, Reason.REPEATED)
+    if campaign.status not in _RUNNING:
+        return _ignored(campaign, Reason.FINAL)
+    paused = evolve(
+        campaign,
+        status=S.PAUSED,
+        paused_from=campaign.status,
+        paused_at=now,
+        paused_until=update.until,
+    )
+    return paused, _answer(UpdateStatus.APPLIED, Reason.PAUSED)
+
+
+def _on_resume(campaign: Campaign, _: CampaignUpdate, now: datetime) -> _Decided:
+    if campaign.status is not S.PAUSED:
+        return _ignored(campaign, Reason.NOT_PAUSED)
+    return _resumed(campaign, now), _answer(UpdateStatus.APPLIED, Reason.RESUMED)
+
+
+def _resumed(campaign: Campaign, now: datetime) -> Campaign:
+    present = now - (campaign.paused_at or now)
+    return evolve(
+        campaign,
+        status=campaign.paused_from or S.ACTIVE,
+        paused_total=campaign.paused_total + present // timedelta(milliseconds=1),
+        paused_from=None,
+        paused_at=None,
+        paused_until=None,
+    )
+
+
+def _on_cancel(campaign: Campaign, _: CampaignUpdate, now: datetime) -> _Decided:
+    if campaign.status in ENDED:
+        return _ignored(campaign, Reason.FINAL)
+    if campaign.status is S.PAUSED:
+        campaign = _resumed(campaign, now)
+    cancelled = evolve(campaign, status=S.CANCELLED)
+    return cancelled, _answer(UpdateStatus.APPLIED, Reason.CANCELLED)
+
+
+def _on_retry(campaign: Campaign, _: CampaignUpdate, now: datetime) -> _Decided:
+    if campaign.status in (S.CANCELLED, S.FAILED):
+        return _ignored(campaign, Reason.FINAL)
+    if now >= campaign.deadline_at:
+        return _ignored(campaign, Reason.DEADLINE_OVER)
+    if campaign.status is S.COMPLETED:
+        campaign = reopened(campaign, now)
+    retrying = evolve(campaign, retry_failed_before=now)
+    return retrying, _answer(UpdateStatus.APPLIED, Reason.RETRIED)
+
+
+_HANDLERS: Mapping[CampaignUpdateKind, Callable[[Campaign, CampaignUpdate, datetime], _Decided]] = {
+    CampaignUpdateKind.PAUSE: _on_pause,
+    CampaignUpdateKind.RESUME: _on_resume,
+    CampaignUpdateKind.CANCEL: _on_cancel,
+    CampaignUpdateKind.RETRY: _on_retry,
+}

@@ -1,0 +1,107 @@
+"""What time leads to: a message, a follow-up, the end of a wait, a deadline, a lease that is over."""
+
+from attrs import evolve
+
+from handlers.act import Cause, act
+from handlers.atom import DUE, Acted, closed, settled
+from handlers.moves import moved
+from handlers.orders import resume
+from handlers.outcome import on_lease_over
+from handlers.scene import Scene
+from handlers.sending import channel_for, marked, reserve_step
+from handlers.stages import next_step, stage_of, wait_after
+from schemas.campaign import Campaign, CampaignStatus
+from schemas.conversation import Conversation, ConversationStatus, ExitReason, SlotState
+from schemas.message import LedgerEntry
+from schemas.transition import Reason, Transition
+
+S = ConversationStatus
+_ENDINGS = {
+    CampaignStatus.CANCELLED: ExitReason.CANCELLED,
+    CampaignStatus.FAILED: ExitReason.FAILED_PERMANENT,
+}
+
+
+def ending(campaign: Campaign) -> ExitReason | None:
+    """Give the exit reason of every conversation of a campaign that was ended, else None."""
+    return _ENDINGS.get(campaign.status)
+
+
+def on_time(conversation: Conversation, entry: LedgerEntry | None, scene: Scene) -> Transition:
+    """Decide what is due now. `entry`: the ledger's word on the slot, if its lease or hold is over."""
+    ended = _ended(conversation, scene)
+    slot = ended.conversation.slot
+    if slot and slot.state is not SlotState.RESERVED and slot.until <= scene.now:
+        transition = on_lease_over(ended.conversation, entry, scene)
+        transition = evolve(transition, effects=(*ended.effects, *transition.effects))
+    elif ended.reason is Reason.NOT_DUE and scene.campaign.status is CampaignStatus.ACTIVE:
+        transition = _on_due(conversation, scene)
+    else:
+        transition = ended
+    return evolve(transition, conversation=settled(transition.conversation))
+
+
+def _ended(conversation: Conversation, scene: Scene) -> Transition:
+    exit_reason = ending(scene.campaign)
+    if exit_reason is None and scene.now >= conversation.deadline_at:
+        exit_reason = ExitReason.MAX_DURATION
+    if exit_reason is None or not conversation.is_open:
+        return Transition(conversation=conversation, reason=Reason.NOT_DUE)
+    return _acted(closed(conversation, exit_reason, now=scene.now, by=DUE))
+
+
+def _on_due(conversation: Conversation, scene: Scene) -> Transition:
+    nothing = Transition(conversation=conversation, reason=Reason.NOT_DUE)
+    due_at = settled(conversation).due_at
+    if not conversation.is_open or due_at is None or due_at > scene.now:
+        return nothing
+    if conversation.pause:
+        resumed = resume(conversation, conversation.pause, scene, DUE)
+        return evolve(nothing, conversation=resumed, reason=Reason.RESUMED)
+    slot = conversation.slot
+    if slot and slot.state is SlotState.RESERVED:
+        again = marked(conversation, slot, scene.lease)
+        return Transition(conversation=again, reason=Reason.MESSAGE_MARKED)
+    if conversation.status is S.ESCALATED:
+        return _acted(closed(conversation, ExitReason.ESCALATION_EXPIRED, now=scene.now, by=DUE))
+    if conversation.status is S.AWAITING_AGENT:
+        cause = Cause(by=DUE, exit_reason=ExitReason.REPLIED)
+        return _acted(act(conversation, scene.template.agent.then, cause, scene))
+    return _next_message(conversation, scene)
+
+
+def _next_message(conversation: Conversation, scene: Scene) -> Transition:
+    stage = stage_of(scene.template, conversation.stage)
+    step = next_step(stage, conversation.visit)
+    if step is None:
+        cause = Cause(by=DUE, exit_reason=ExitReason.NO_REPLY_EXHAUSTED)
+        return _acted(act(conversation, stage.on_no_reply, cause, scene))
+    if conversation.message_count >= scene.template.max_messages:
+        return _acted(closed(conversation, ExitReason.RUNAWAY_GUARD, now=scene.now, by=DUE))
+    channel = channel_for(conversation, step, scene)
+    if channel is None:
+        return _without_address(conversation, step, scene)
+    conversation = reserve_step(conversation, step, channel, scene)
+    if conversation.slot:
+        conversation = marked(conversation, conversation.slot, scene.lease)
+    return Transition(conversation=conversation, reason=Reason.MESSAGE_MARKED)
+
+
+def _without_address(conversation: Conversation, step: int, scene: Scene) -> Transition:
+    """Pass a follow-up over. A stage's message was checked at acceptance: the channels changed since."""
+    stage = stage_of(scene.template, conversation.stage)
+    if step == 0 or stage.follow_ups[step - 1].if_missing is None:
+        conversation = evolve(conversation, last_error="no address for the message's channels")
+        return _acted(closed(conversation, ExitReason.FAILED_PERMANENT, now=scene.now, by=DUE))
+    visit = evolve(conversation.visit, messages=step + 1)
+    wait_until = (conversation.wait_until or scene.now) + wait_after(stage, visit)
+    conversation = evolve(conversation, visit=visit, wait_until=wait_until)
+    reason = Reason.FOLLOW_UP_PASSED_OVER
+    passed = moved(conversation, S.AWAITING_REPLY, reason, at=scene.now, by=DUE)
+    return Transition(conversation=passed, reason=reason)
+
+
+def _acted(outcome: Acted) -> Transition:
+    conversation, effects = outcome
+    reason = Reason(conversation.history[-1].reason)
+    return Transition(conversation=conversation, reason=reason, effects=effects)

@@ -1,0 +1,70 @@
+"""The last look (I5): what stops a message that is marked `sending` from being handed off."""
+
+from datetime import datetime
+
+from attrs import frozen
+
+from schemas.campaign import Campaign, CampaignStatus
+from schemas.conversation import Conversation, Slot
+from schemas.hand_off import Outcome, OutcomeKind
+from schemas.message import ACCEPTED, LedgerEntry
+from schemas.update import Bounce, CampaignUpdateKind, UpdateKind
+
+#: Unanswered updates of these kinds stop a message, whatever they will lead to. One that turns out
+#: to change nothing costs a second; one that is overlooked cannot be taken back.
+STOPPING = frozenset(
+    {
+        UpdateKind.REPLY,
+        UpdateKind.OPTED_OUT,
+        UpdateKind.CANCEL,
+        UpdateKind.GOAL_REACHED,
+        UpdateKind.PAUSE,
+        UpdateKind.ESCALATE,
+    }
+)
+CAMPAIGN_STOPPING = frozenset({CampaignUpdateKind.PAUSE, CampaignUpdateKind.CANCEL})
+
+
+def stops(kind: object, bounce: object = None) -> bool:
+    """Say whether an unanswered conversation update stops a message; raw values, maybe malformed."""
+    return kind in STOPPING or (kind == UpdateKind.BOUNCED and bounce != Bounce.SOFT)
+
+
+def stops_campaign(kind: object) -> bool:
+    return kind in CAMPAIGN_STOPPING
+
+
+@frozen(kw_only=True)
+class Seen:
+    """What was read after the mark."""
+
+    now: datetime
+    #: None: it is gone.
+    campaign: Campaign | None
+    #: An unanswered update of the conversation or the campaign stops it.
+    stopped: bool
+    suppressed: bool
+    #: The ledger's word, asked where an earlier attempt is uncertain.
+    entry: LedgerEntry | None = None
+
+
+def verdict(conversation: Conversation, slot: Slot, seen: Seen) -> Outcome | None:
+    """Give the outcome that takes the place of a hand-off; None: it may go."""
+    if seen.entry and seen.entry.status in ACCEPTED:
+        return Outcome(kind=OutcomeKind.WAS_SENT)
+    stopped = (
+        seen.stopped
+        or seen.campaign is None
+        or seen.campaign.status is not CampaignStatus.ACTIVE
+        or not conversation.is_open
+        or conversation.pause is not None
+        or not slot.wanted
+        or seen.now >= conversation.deadline_at
+    )
+    if stopped:
+        return Outcome(kind=OutcomeKind.WITHDRAWN)
+    if seen.suppressed:
+        return Outcome(kind=OutcomeKind.SUPPRESSED)
+    if slot.send_before and seen.now > slot.send_before:
+        return Outcome(kind=OutcomeKind.TOO_LATE)
+    return None

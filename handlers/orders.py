@@ -1,0 +1,99 @@
+"""What the agent orders: escalate, resolve, goal, cancel, pause, resume, retry."""
+
+from attrs import evolve
+
+from handlers.act import Cause, act
+from handlers.answers import acted, applied, ignored, rejected
+from handlers.atom import closed, held_still, released, waiting_again
+from handlers.moves import moved
+from handlers.replies import names_unknown_stage
+from handlers.scene import Scene
+from handlers.sending import Written, channel_for, reserve_text
+from schemas.action import ESCALATE, ActionKind
+from schemas.campaign import CampaignStatus
+from schemas.conversation import Conversation, ConversationStatus, ExitReason, Pause
+from schemas.ids import AgentId
+from schemas.transition import Reason, Transition
+from schemas.update import ConversationUpdate
+
+S = ConversationStatus
+_ENDED = frozenset({CampaignStatus.CANCELLED, CampaignStatus.FAILED})
+
+
+def on_escalate(conversation: Conversation, update: ConversationUpdate, scene: Scene) -> Transition:
+    if conversation.status is S.ESCALATED:
+        return ignored(conversation, Reason.REPEATED)
+    cause = Cause(by=update.id, exit_reason=ExitReason.ESCALATION_RESOLVED)
+    return acted(act(conversation, ESCALATE, cause, scene))
+
+
+def on_escalation_resolved(
+    conversation: Conversation, update: ConversationUpdate, scene: Scene
+) -> Transition:
+    if conversation.status is not S.ESCALATED:
+        return ignored(conversation, Reason.NOT_ESCALATED)
+    if names_unknown_stage(update.resolution, scene):
+        return rejected(conversation, Reason.NO_SUCH_STAGE)
+    if update.resolution.kind is ActionKind.STAY:
+        stayed = waiting_again(conversation, Reason.ESCALATION_STAYED, scene, update.id)
+        return applied(stayed, Reason.ESCALATION_STAYED)
+    cause = Cause(by=update.id, exit_reason=ExitReason.ESCALATION_RESOLVED)
+    return acted(act(conversation, update.resolution, cause, scene))
+
+
+def on_goal_reached(
+    conversation: Conversation, update: ConversationUpdate, scene: Scene
+) -> Transition:
+    return acted(closed(conversation, ExitReason.GOAL_REACHED, now=scene.now, by=update.id))
+
+
+def on_cancel(conversation: Conversation, update: ConversationUpdate, scene: Scene) -> Transition:
+    return acted(closed(conversation, ExitReason.CANCELLED, now=scene.now, by=update.id))
+
+
+def on_pause(conversation: Conversation, update: ConversationUpdate, scene: Scene) -> Transition:
+    if conversation.pause:
+        return ignored(conversation, Reason.REPEATED)
+    still = held_still(conversation, update.until, scene.now)
+    paused = moved(conversation, S.PAUSED, Reason.PAUSED, at=scene.now, by=update.id)
+    return applied(evolve(paused, pause=still.pause), Reason.PAUSED)
+
+
+def on_resume(conversation: Conversation, update: ConversationUpdate, scene: Scene) -> Transition:
+    if conversation.pause is None:
+        return ignored(conversation, Reason.NOT_PAUSED)
+    resumed = resume(conversation, conversation.pause, scene, update.id)
+    return applied(resumed, Reason.RESUMED)
+
+
+def resume(conversation: Conversation, pause: Pause, scene: Scene, by: AgentId) -> Conversation:
+    """End a pause: because of an update, or because its `until` is past."""
+    still = evolve(released(conversation, pause, scene.now), status=S.PAUSED)
+    return moved(still, pause.status, Reason.RESUMED, at=scene.now, by=by)
+
+
+def on_retry(conversation: Conversation, update: ConversationUpdate, scene: Scene) -> Transition:
+    if conversation.status is not S.FAILED:
+        return ignored(conversation, Reason.NOT_FAILED)
+    if scene.now >= conversation.deadline_at or scene.campaign.status in _ENDED:
+        return ignored(conversation, Reason.DEADLINE_OVER)
+    return applied(retry(conversation, scene, update.id), Reason.RETRIED)
+
+
+def retry(conversation: Conversation, scene: Scene, by: AgentId) -> Conversation:
+    """Put a failed conversation back where it stood; what failed is next, under a new key."""
+    now, unsent = scene.now, conversation.unsent
+    # The visit's follow-ups go on only after its own message; before that, it is still pending.
+    walking = S.AWAITING_REPLY if conversation.visit.messages and not unsent else S.PENDING
+    conversation = evolve(
+        moved(conversation, walking, Reason.RETRIED, at=now, by=by),
+        exit_reason=None,
+        failures=0,
+        last_error=None,
+        wait_until=conversation.wait_until or now,
+    )
+    channel = channel_for(conversation, None, scene)
+    if unsent is None or channel is None:
+        return conversation
+    written = Written(text=unsent.text, by=unsent.by, then=unsent.then)
+    return reserve_text(conversation, written, channel, scene)

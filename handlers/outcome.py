@@ -1,0 +1,265 @@
+"""What came of a hand-off. An outcome is an event: decided against the conversation as it is now."""
+
+from datetime import timedelta
+
+from attrs import evolve
+
+from handlers.act import Cause, act
+from handlers.atom import DUE, Acted, caught_up, closed, given_up, settled, under_pause
+from handlers.moves import moved
+from handlers.scene import Scene
+from handlers.sending import marked
+from handlers.stages import stage_of, wait_after
+from schemas.action import ActionKind
+from schemas.campaign import CampaignStatus
+from schemas.conversation import (
+    Conversation,
+    ConversationStatus,
+    ExitReason,
+    Slot,
+    SlotState,
+    Unsent,
+)
+from schemas.hand_off import OnUnknown, Outcome, OutcomeKind
+from schemas.ids import stable_fraction
+from schemas.message import ACCEPTED, LedgerEntry, MessageStatus
+from schemas.template import RetryPolicy
+from schemas.transition import Reason, Record, Transition
+
+S = ConversationStatus
+#: How long a message that the last look withdrew waits for what it saw to be applied.
+WITHDRAWN_FOR = timedelta(seconds=1)
+#: Of a delay: retries of many conversations spread over the last fifth of it.
+JITTER = 0.2
+_FAILURES = {
+    OutcomeKind.REFUSED: ExitReason.FAILED_PERMANENT,
+    OutcomeKind.TEMPLATE_ERROR: ExitReason.TEMPLATE_ERROR,
+}
+
+
+def on_outcome(conversation: Conversation, outcome: Outcome, scene: Scene) -> Transition:
+    """Decide what a hand-off's outcome leads to; the slot is the one that was handed off."""
+    conversation = caught_up(conversation, scene.campaign, scene.now)
+    slot = _slot(conversation)
+    match outcome.kind:
+        case OutcomeKind.SENT:
+            record = _sent(slot, scene, provider_id=outcome.provider_id)
+            transition = _accepted(conversation, slot, scene, record)
+        case OutcomeKind.WAS_SENT:
+            transition = _accepted(conversation, slot, scene)
+        case OutcomeKind.RETRY:
+            transition = _retry(conversation, slot, outcome, scene)
+        case OutcomeKind.UNKNOWN:
+            transition = _unknown(conversation, slot, outcome, scene)
+        case OutcomeKind.REFUSED | OutcomeKind.TEMPLATE_ERROR:
+            exit_reason = _FAILURES[outcome.kind]
+            transition = _failed(conversation, slot, exit_reason, outcome.error, scene)
+        case _:
+            transition = _withheld(conversation, slot, outcome, scene)
+    return evolve(transition, conversation=settled(transition.conversation))
+
+
+def on_lease_over(
+    conversation: Conversation, entry: LedgerEntry | None, scene: Scene
+) -> Transition:
+    """Take over a message whose worker died, or whose hold is over. The ledger is asked first."""
+    slot = _slot(conversation)
+    if entry and entry.status in ACCEPTED:
+        return _accepted(conversation, slot, scene)
+    if entry and entry.status is MessageStatus.FAILED and entry.attempts == slot.attempts:
+        exit_reason = ExitReason(entry.reason or ExitReason.FAILED_PERMANENT)
+        return _failed(conversation, slot, exit_reason, entry.error, scene)
+    doubtful = evolve(slot, uncertain=True)
+    if slot.state is SlotState.UNKNOWN:
+        return _failed(
+            conversation, doubtful, ExitReason.FAILED_PERMANENT, "outcome unknown", scene
+        )
+    lost = Outcome(kind=OutcomeKind.UNKNOWN, error="the worker died during the hand-off")
+    again = (
+        conversation.is_open
+        and slot.wanted
+        and not conversation.pause
+        and scene.campaign.status is CampaignStatus.ACTIVE
+        and _policy(slot, scene) is OnUnknown.RESEND
+        and slot.attempts < scene.template.retry.max_attempts
+    )
+    if again:
+        return Transition(
+            conversation=marked(conversation, slot, scene.lease), reason=Reason.MESSAGE_MARKED
+        )
+    return _unknown(conversation, slot, lost, scene)
+
+
+def report_settles(conversation: Conversation, scene: Scene) -> Acted:
+    """A report says that the held message was accepted: go on as from its outcome."""
+    transition = _accepted(conversation, _slot(conversation), scene)
+    return transition.conversation, transition.effects
+
+
+def retry_delay(policy: RetryPolicy, attempts: int, salt: str) -> timedelta:
+    """Give the delay after the n-th attempt: exponential, capped, with jitter that has no chance in it."""
+    exponent = min(attempts - 1, 100)
+    seconds = policy.initial_delay.total_seconds() * min(policy.multiplier**exponent, 1e12)
+    capped = min(seconds, policy.max_delay.total_seconds())
+    spread = 1 - JITTER * stable_fraction(f"{salt}#{attempts}")
+    return timedelta(milliseconds=round(capped * spread * 1000))
+
+
+def _slot(conversation: Conversation) -> Slot:
+    if conversation.slot is None:
+        raise LookupError("an outcome needs the slot that was handed off")
+    return conversation.slot
+
+
+def _policy(slot: Slot, scene: Scene) -> OnUnknown:
+    spec = scene.channels.get(slot.channel)
+    return spec.on_unknown if spec else OnUnknown.RESEND
+
+
+def _sent(
+    slot: Slot, scene: Scene, *, provider_id: str | None = None, reason: str | None = None
+) -> Record:
+    return Record(
+        slot=slot,
+        status=MessageStatus.SENT,
+        at=scene.now,
+        provider_id=provider_id,
+        reason=reason,
+    )
+
+
+def _accepted(conversation: Conversation, slot: Slot, scene: Scene, *records: Record) -> Transition:
+    conversation = evolve(conversation, slot=None, last_message=slot.ref())
+    return _gone_on(conversation, slot, Reason.MESSAGE_SENT, scene, *records)
+
+
+def _gone_on(
+    conversation: Conversation, slot: Slot, reason: Reason, scene: Scene, *records: Record
+) -> Transition:
+    """Go on after a message that was accepted, or is passed over because it is too late."""
+    if not conversation.is_open or not slot.wanted:
+        return Transition(conversation=conversation, reason=reason, effects=records)
+    conversation, effects = under_pause(
+        conversation, scene.now, lambda inner: _after_message(inner, slot, reason, scene)
+    )
+    return Transition(conversation=conversation, reason=reason, effects=(*records, *effects))
+
+
+def _after_message(conversation: Conversation, slot: Slot, reason: Reason, scene: Scene) -> Acted:
+    stage, sent = stage_of(scene.template, slot.stage), reason is Reason.MESSAGE_SENT
+    by = DUE if slot.by is None else slot.by
+    if slot.step is None:
+        reason = Reason.AGENT_MESSAGE_SENT if sent else reason
+    else:
+        reason = Reason.FOLLOW_UP_SENT if sent and slot.step else reason
+        visit = evolve(conversation.visit, messages=slot.step + 1)
+        conversation = evolve(conversation, visit=visit)
+    wait = wait_after(stage, conversation.visit)
+    conversation = evolve(conversation, wait_until=scene.now + wait)
+    conversation = moved(conversation, S.AWAITING_REPLY, reason, at=scene.now, by=by)
+    if slot.step is not None and stage.final:
+        return closed(conversation, ExitReason.FINAL_STAGE, now=scene.now, by=by)
+    if slot.then is None or slot.then.kind is ActionKind.STAY:
+        return conversation, ()
+    replied = ExitReason.REPLIED if conversation.reply else ExitReason.NO_REPLY_EXHAUSTED
+    return act(conversation, slot.then, Cause(by=by, exit_reason=replied), scene)
+
+
+def _failed(
+    conversation: Conversation,
+    slot: Slot,
+    exit_reason: ExitReason,
+    error: str | None,
+    scene: Scene,
+) -> Transition:
+    record = given_up(slot, MessageStatus.FAILED, scene.now, exit_reason, error)
+    conversation = evolve(conversation, slot=None, last_error=error)
+    if not conversation.is_open or not slot.wanted:
+        return Transition(
+            conversation=conversation, reason=Reason.MESSAGE_GIVEN_UP, effects=(record,)
+        )
+    if slot.text and slot.by is not None and slot.then:
+        unsent = Unsent(text=slot.text, by=slot.by, then=slot.then)
+        conversation = evolve(conversation, unsent=unsent)
+    conversation, effects = closed(conversation, exit_reason, now=scene.now, by=DUE)
+    return Transition(conversation=conversation, reason=Reason.FAILED, effects=(record, *effects))
+
+
+def _dropped(
+    conversation: Conversation, slot: Slot, status: MessageStatus, outcome: Outcome, scene: Scene
+) -> Transition:
+    """Clear the slot of a message that nobody wants any more."""
+    record = given_up(slot, status, scene.now, Reason.MESSAGE_GIVEN_UP, outcome.error)
+    return Transition(
+        conversation=evolve(conversation, slot=None),
+        reason=Reason.MESSAGE_GIVEN_UP,
+        effects=(record,),
+    )
+
+
+def _retry(conversation: Conversation, slot: Slot, outcome: Outcome, scene: Scene) -> Transition:
+    if not conversation.is_open or not slot.wanted:
+        return _dropped(conversation, slot, MessageStatus.FAILED, outcome, scene)
+    policy = scene.template.retry
+    if slot.attempts >= policy.max_attempts:
+        return _failed(conversation, slot, ExitReason.FAILED_RETRIES, outcome.error, scene)
+    delay = retry_delay(policy, slot.attempts, slot.key(conversation.id))
+    until = scene.now + max(delay, outcome.retry_after or delay)
+    return Transition(
+        conversation=evolve(
+            conversation,
+            slot=evolve(slot, state=SlotState.RESERVED, until=until, token=None),
+            last_error=outcome.error,
+        ),
+        reason=Reason.MESSAGE_RETRIED,
+    )
+
+
+def _unknown(conversation: Conversation, slot: Slot, outcome: Outcome, scene: Scene) -> Transition:
+    """Resolve an outcome that nobody knows by the channel's policy."""
+    doubtful = evolve(slot, uncertain=True)
+    if not conversation.is_open or not slot.wanted:
+        return _dropped(conversation, doubtful, MessageStatus.UNKNOWN, outcome, scene)
+    match _policy(slot, scene):
+        case OnUnknown.ASSUME_SENT:
+            record = _sent(slot, scene, reason=OnUnknown.ASSUME_SENT)
+            return _accepted(conversation, slot, scene, record)
+        case OnUnknown.HOLD:
+            until = scene.now + scene.template.escalation.deadline
+            held = evolve(doubtful, state=SlotState.UNKNOWN, until=until, token=None)
+            record = given_up(
+                doubtful, MessageStatus.UNKNOWN, scene.now, OnUnknown.HOLD, outcome.error
+            )
+            return Transition(
+                conversation=evolve(conversation, slot=held, last_error=outcome.error),
+                reason=Reason.MESSAGE_HELD,
+                effects=(record,),
+            )
+        case _:
+            return _retry(conversation, doubtful, outcome, scene)
+
+
+def _withheld(conversation: Conversation, slot: Slot, outcome: Outcome, scene: Scene) -> Transition:
+    """The last look stopped it: marked, not handed off."""
+    wanted = conversation.is_open and slot.wanted
+    if not wanted:
+        return _dropped(conversation, slot, MessageStatus.CANCELLED, outcome, scene)
+    if outcome.kind is OutcomeKind.WITHDRAWN:
+        again = evolve(
+            slot,
+            state=SlotState.RESERVED,
+            attempts=slot.attempts - 1,
+            until=scene.now + WITHDRAWN_FOR,
+            token=None,
+        )
+        return Transition(
+            conversation=evolve(conversation, slot=again), reason=Reason.MESSAGE_WITHDRAWN
+        )
+    record = given_up(slot, MessageStatus.CANCELLED, scene.now, outcome.kind, outcome.error)
+    conversation = evolve(conversation, slot=None)
+    if outcome.kind is OutcomeKind.TOO_LATE:
+        return _gone_on(conversation, slot, Reason.MESSAGE_TOO_LATE, scene, record)
+    conversation, effects = closed(conversation, ExitReason.SUPPRESSED, now=scene.now, by=DUE)
+    return Transition(
+        conversation=conversation, reason=Reason.COMPLETED, effects=(record, *effects)
+    )

@@ -1,0 +1,207 @@
+"""A campaign's turn: its orders, its opening, a batch of its conversations, its end."""
+
+from attrs import evolve, frozen
+from loguru import logger
+
+from handlers.atom import DUE, settled
+from handlers.campaign import closed_all, completed, retries_over, step
+from handlers.orders import retry
+from handlers.scene import Scene
+from reactor.engine import Engine
+from reactor.inbox import Answers, read_orders
+from reactor.opening import open_chunk
+from reactor.store.protocol import BrokenDocument, Change, Inbox, Order, Scope
+from reactor.turns import Turn
+from reactor.unknown import answer_unknown
+from reactor.walk import walk
+from schemas.campaign import Campaign, CampaignStatus
+
+S = CampaignStatus
+#: Seconds before a campaign whose turn changed nothing gets another for the same reason.
+PATIENCE_SECONDS = 0.05
+#: Seconds before a campaign that cannot be read is looked at again.
+BROKEN_SECONDS = 60.0
+
+
+@frozen(kw_only=True)
+class _Present:
+    """A campaign as its turn found it."""
+
+    campaign: Campaign
+    scene: Scene
+    #: Monotonic seconds before the server's time was read.
+    since: float
+
+
+async def take_turn(engine: Engine, turn: Turn) -> None:
+    """Work on one campaign: at most one chunk to open, or one batch of conversations."""
+    present = await _read(engine, turn)
+    if present is None:
+        return
+    campaign = await _follow_orders(engine, turn, present)
+    if campaign is None:
+        engine.turns.name(turn.campaign_id, turn.named)
+        return
+    if not campaign.opened:
+        await _open(engine, turn, campaign, present)
+        return
+    present = evolve(present, campaign=campaign, scene=evolve(present.scene, campaign=campaign))
+    if campaign.retry_failed_before:
+        await _retry_failed(engine, present)
+        engine.turns.name(campaign.id, turn.named)
+        return
+    await _work(engine, turn, present)
+
+
+def scope_of(campaign: Campaign) -> Scope:
+    """Say which conversations of a campaign may have work, besides those that are named."""
+    match campaign.status:
+        case S.ACTIVE:
+            return Scope.DUE
+        case S.PAUSED:
+            return Scope.LEASES
+        case S.CANCELLED | S.FAILED:
+            return Scope.DUE if campaign.all_closed else Scope.UNSETTLED
+        case _:
+            return Scope.NAMED
+
+
+async def _read(engine: Engine, turn: Turn) -> _Present | None:
+    since = engine.clock.monotonic()
+    now, campaign = await engine.store.campaign(turn.campaign_id)
+    engine.clock.note(now)
+    if isinstance(campaign, Campaign):
+        return _Present(campaign=campaign, scene=engine.scene(campaign, now), since=since)
+    if campaign is None:
+        await answer_unknown(engine, Inbox.CAMPAIGN_UPDATES, turn.orders, now)
+    if isinstance(campaign, BrokenDocument):
+        logger.bind(campaign_id=turn.campaign_id, problem=campaign.problem).error(
+            "A campaign cannot be read, and waits"
+        )
+        engine.telemetry.failed("", "InvalidDocumentError")
+        engine.turns.due(turn.campaign_id, now + engine.scale.campaign_span(BROKEN_SECONDS))
+    return None
+
+
+async def _follow_orders(engine: Engine, turn: Turn, present: _Present) -> Campaign | None:
+    """Apply the campaign's updates and its own due time; None: another worker was faster."""
+    campaign, now = present.campaign, present.scene.now
+    is_due = campaign.due_at is not None and campaign.due_at <= now
+    if not turn.ordered and not is_due:
+        return campaign
+    answers = Answers(now)
+    raws = await engine.store.campaign_updates(campaign, now=now) if turn.ordered else ()
+    read = read_orders(raws, answers)
+    transition = step(campaign, [update for _, update in read.values()], now)
+    if transition.campaign != campaign:
+        written = await engine.store.write_campaign(campaign, transition.campaign)
+        if written is None:
+            if turn.ordered:
+                engine.turns.order(campaign.id, turn.orders)
+            return None
+        if written.paused_total != campaign.paused_total:
+            await engine.store.shift_waits(written)
+        campaign = written
+    for identity, answer in transition.answers:
+        answers.add(read[identity][0], answer)
+    await answers.write(engine.store, Inbox.CAMPAIGN_UPDATES)
+    return campaign
+
+
+async def _open(engine: Engine, turn: Turn, campaign: Campaign, present: _Present) -> None:
+    """Open a chunk; updates of its conversations wait until all are there."""
+    link = (campaign.traceparent, campaign.tracestate)
+    attributes = {"campaign_id": campaign.id, "campaign_type": campaign.type}
+    with engine.telemetry.span("open", link=link, attributes=attributes):
+        after = await open_chunk(engine, campaign, present.scene.now)
+    engine.turns.name(campaign.id, turn.named)
+    if after and after.opened:
+        # What was inserted early waits in the inbox.
+        engine.turns.want_sweep()
+    engine.turns.ready(campaign.id)
+
+
+async def _work(engine: Engine, turn: Turn, present: _Present) -> None:
+    """Load a batch and take it through; then see when there is work again."""
+    campaign, scene, turns = present.campaign, present.scene, engine.turns
+    scope = scope_of(campaign)
+    link = (campaign.traceparent, campaign.tracestate)
+    attributes = {"campaign_id": campaign.id, "campaign_type": campaign.type}
+    with engine.telemetry.span("load", link=link, attributes=attributes) as note:
+        batch = await engine.store.load(
+            Order(
+                campaign=campaign,
+                scope=scope,
+                now=scene.now,
+                named=turn.named,
+                exclude=frozenset(turns.in_flight),
+                limit=engine.batch_size,
+            )
+        )
+        note(conversations=len(batch.conversations), updates=len(batch.updates))
+    # A broken one has no id that is sure to be one; its failure is noted before long.
+    mine = {conversation.id for conversation in batch.conversations} - turns.in_flight
+    full = len(batch.conversations) + len(batch.broken) >= engine.batch_size
+    if full:
+        turns.ready(campaign.id)
+    turns.in_flight |= mine
+    try:
+        progressed = await walk(engine, batch, scene, present.since)
+    finally:
+        turns.in_flight -= mine
+    engine.telemetry.batch(len(batch.conversations))
+    if not full:
+        await _rest(engine, present, scope, patient=not progressed)
+
+
+async def _rest(engine: Engine, present: _Present, scope: Scope, *, patient: bool) -> None:
+    """Nothing more is due now: note when something will be, or that all is over."""
+    campaign, now, turns = present.campaign, present.scene.now, engine.turns
+    if scope is Scope.UNSETTLED:
+        # Fewer than a batch were open, and this batch has closed them or lost the race.
+        if not patient:
+            turns.ready(campaign.id)
+            return
+        campaign = (
+            await engine.store.write_campaign(campaign, closed_all(campaign, now)) or campaign
+        )
+    next_due = await engine.store.next_due(campaign.id, scope)
+    if next_due is None and campaign.completed_at is None:
+        unsettled = scope is not Scope.DUE and await engine.store.next_due(campaign.id, Scope.DUE)
+        if not unsettled:
+            await _complete(engine, campaign)
+            return
+    times = [time for time in (next_due, campaign.due_at) if time]
+    earliest = now + engine.scale.campaign_span(PATIENCE_SECONDS)
+    turns.due(campaign.id, max(min(times), earliest if patient else now) if times else None)
+
+
+async def _complete(engine: Engine, campaign: Campaign) -> None:
+    """End a campaign none of whose conversations is open or unsettled."""
+    counts, messages = await engine.store.count(campaign.id)
+    now = await engine.store.now()
+    if await engine.store.write_campaign(campaign, completed(campaign, counts, messages, now)):
+        engine.changed.forget(campaign.id)
+        engine.turns.due(campaign.id, None)
+        logger.bind(campaign_id=campaign.id, conversations=sum(counts.by_status.values())).info(
+            "A campaign is over"
+        )
+    else:
+        engine.turns.ready(campaign.id)
+
+
+async def _retry_failed(engine: Engine, present: _Present) -> None:
+    """Put back a batch of failed conversations; the last one ends the order."""
+    campaign, scene = present.campaign, present.scene
+    if campaign.retry_failed_before is None:
+        return
+    failed = await engine.store.failed_before(
+        campaign.id, campaign.retry_failed_before, now=scene.now, limit=engine.batch_size
+    )
+    changes = [Change(before=one, after=settled(retry(one, scene, DUE))) for one in failed]
+    if changes:
+        await engine.store.apply(changes, token=scene.lease.token)
+        engine.changed.note(campaign.id)
+    if len(failed) < engine.batch_size:
+        await engine.store.write_campaign(campaign, retries_over(campaign))
+    engine.turns.ready(campaign.id)

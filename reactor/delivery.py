@@ -1,0 +1,272 @@
+"""
+Delivery: what a batch marked `sending` gets its last look, is handed off, recorded and cleared.
+
+The order is the promise. Mark, then look, then hand off, then the ledger, then the slot: whatever the
+agent inserted with acknowledgement before the mark wins, and no key is without an entry.
+"""
+
+from collections.abc import Iterator, Mapping
+
+import anyio
+from attrs import define, field, frozen
+from loguru import logger
+
+from handlers.hand_off import hand_off_of
+from handlers.last_look import Seen, stops, stops_campaign, verdict
+from handlers.outcome import on_outcome
+from handlers.rendering import RenderError
+from handlers.scene import Scene
+from handlers.stages import address_kind
+from reactor.channels.protocol import hand_off
+from reactor.effects import settle, write_effects
+from reactor.engine import Engine
+from reactor.store.protocol import Change, Look, LookOrder, StoreUnavailableError
+from schemas.address import address_key
+from schemas.campaign import Campaign
+from schemas.conversation import Conversation, Slot
+from schemas.hand_off import HandOff, Outcome, OutcomeKind
+from schemas.ids import CampaignId, ConversationId
+
+#: Seconds between tries to record outcomes in a database that does not answer.
+RECORD_AGAIN_SECONDS = 0.5
+#: An outcome that was tried this often is left to the take-over.
+MAX_RACES = 50
+
+
+@frozen(kw_only=True)
+class Marked:
+    """A batch as it was marked, all under one lease."""
+
+    scene: Scene
+    #: Monotonic seconds before the server's time of the lease was read.
+    since: float
+    conversations: Mapping[ConversationId, Conversation]
+
+
+@define
+class _Batch:
+    """How far each message of a batch has come."""
+
+    outcomes: dict[ConversationId, Outcome] = field(factory=dict)
+    rendered: dict[ConversationId, HandOff] = field(factory=dict)
+    #: As they were read by the last look, or later.
+    present: dict[ConversationId, Conversation] = field(factory=dict)
+
+
+async def deliver(engine: Engine, marked: Marked) -> None:
+    """Hand off what was marked, and record what came of it."""
+    batch = _Batch()
+    campaign = marked.scene.campaign
+    await _look(engine, marked, batch)
+    _render(engine, campaign, batch)
+    await _hand_off(engine, marked, batch)
+    await _record(engine, marked, batch)
+
+
+async def _look(engine: Engine, marked: Marked, batch: _Batch) -> None:
+    """Take the last look; what it stops has its outcome already."""
+    campaign = marked.scene.campaign
+    look = await engine.store.look(
+        LookOrder(
+            campaign_id=campaign.id,
+            batch_request_id=campaign.batch_request_id,
+            conversations=tuple(marked.conversations.values()),
+            address_keys=frozenset(
+                key
+                for conversation in marked.conversations.values()
+                if (key := _address_key(engine, conversation))
+            ),
+        )
+    )
+    _name_what_waits(engine, look, campaign.id)
+    stopped = _stopped(look)
+    token = marked.scene.lease.token
+    for conversation in look.conversations.values():
+        slot = conversation.slot
+        if slot is None or slot.token != token:
+            continue
+        batch.present[conversation.id] = conversation
+        outcome = verdict(conversation, slot, _seen(engine, look, conversation, slot, stopped))
+        if outcome:
+            batch.outcomes[conversation.id] = outcome
+
+
+def _seen(
+    engine: Engine,
+    look: Look,
+    conversation: Conversation,
+    slot: Slot,
+    stopped: frozenset[ConversationId] | None,
+) -> Seen:
+    return Seen(
+        now=look.now,
+        campaign=look.campaign,
+        stopped=stopped is None or conversation.id in stopped,
+        suppressed=_address_key(engine, conversation) in look.suppressed,
+        entry=look.ledger.get(slot.key(conversation.id)) if slot.uncertain else None,
+    )
+
+
+def _stopped(look: Look) -> frozenset[ConversationId] | None:
+    """Give the conversations that an unanswered update stops; None: the campaign's, so all."""
+    applied = look.campaign.applied if look.campaign else ()
+    if any(
+        stops_campaign(update.kind) and update.id not in applied for update in look.campaign_updates
+    ):
+        return None
+    return frozenset(
+        update.conversation_id
+        for update in look.updates
+        if update.conversation_id
+        and stops(update.kind, update.bounce)
+        # Applied, and only not yet marked so: decided upon already.
+        and update.id not in look.conversations[update.conversation_id].applied
+    )
+
+
+def _name_what_waits(engine: Engine, look: Look, campaign_id: CampaignId) -> None:
+    """What the look saw unanswered is decided next, whoever was to announce it."""
+    engine.turns.name(
+        campaign_id,
+        {update.conversation_id for update in look.updates if update.conversation_id},
+    )
+    if look.campaign_updates:
+        engine.turns.order(campaign_id)
+
+
+def _address_key(engine: Engine, conversation: Conversation) -> str | None:
+    slot = conversation.slot
+    kind = address_kind(slot.channel, engine.specs) if slot else ""
+    address = conversation.recipient.address.get(kind)
+    return address_key(kind, address) if address else None
+
+
+def _render(engine: Engine, campaign: Campaign, batch: _Batch) -> None:
+    for identity, conversation in batch.present.items():
+        if identity in batch.outcomes or conversation.slot is None:
+            continue
+        try:
+            batch.rendered[identity] = hand_off_of(
+                conversation, conversation.slot, campaign, engine.specs
+            )
+        except RenderError as error:
+            batch.outcomes[identity] = Outcome(kind=OutcomeKind.TEMPLATE_ERROR, error=str(error))
+        except (KeyError, ValueError) as error:
+            # The deployment's channels have changed since the request was accepted.
+            why = f"no address for channel {conversation.slot.channel!r}: {type(error).__name__}"
+            batch.outcomes[identity] = Outcome(kind=OutcomeKind.REFUSED, error=why)
+
+
+async def _hand_off(engine: Engine, marked: Marked, batch: _Batch) -> None:
+    """Hand each message to its channel, as many at once as the channel takes."""
+    by_channel: dict[str, list[ConversationId]] = {}
+    for identity, message in batch.rendered.items():
+        by_channel.setdefault(message.channel, []).append(identity)
+    async with anyio.create_task_group() as tasks:
+        for name, identities in by_channel.items():
+            channel = engine.channels.get(name)
+            if channel is None:
+                missing = f"channel {name!r} is not configured in this deployment"
+                unavailable = Outcome(kind=OutcomeKind.RETRY, error=missing)
+                batch.outcomes.update(dict.fromkeys(identities, unavailable))
+                continue
+            rest = iter(identities)
+            for _ in range(min(channel.concurrency, len(identities))):
+                tasks.start_soon(_hand_off_each, engine, marked, batch, rest)
+
+
+async def _hand_off_each(
+    engine: Engine, marked: Marked, batch: _Batch, rest: Iterator[ConversationId]
+) -> None:
+    timeout = engine.channel_timeout_seconds
+    latest = marked.since + engine.lease_seconds - timeout
+    campaign = marked.scene.campaign
+    link = (campaign.traceparent, campaign.tracestate)
+    for identity in rest:
+        message = batch.rendered[identity]
+        attributes = {
+            "campaign_id": campaign.id,
+            "campaign_type": campaign.type,
+            "conversation_id": identity,
+            "key": message.key,
+            "channel": message.channel,
+        }
+        with engine.telemetry.span("hand_off", link=link, attributes=attributes) as note:
+            # In one step with the hand-off: with less of the lease left, it is the take-over's.
+            began = engine.clock.monotonic()
+            if began > latest:
+                continue
+            outcome = await hand_off(engine.channels[message.channel], message, timeout)
+            note(outcome=outcome.kind.value)
+        batch.outcomes[identity] = outcome
+        engine.telemetry.sent(
+            campaign.type,
+            channel=message.channel,
+            outcome=outcome.kind.value,
+            seconds=engine.clock.monotonic() - began,
+        )
+
+
+async def _record(engine: Engine, marked: Marked, batch: _Batch) -> None:
+    """
+    Record every outcome. A database that does not answer is asked again until the lease is over:
+    what is not recorded by then is the take-over's, which asks the ledger first.
+    """
+    for _ in range(MAX_RACES):
+        if not batch.outcomes:
+            return
+        try:
+            await _record_once(engine, marked, batch)
+        except StoreUnavailableError:
+            if engine.clock.monotonic() > marked.since + engine.lease_seconds:
+                break
+            await anyio.sleep(RECORD_AGAIN_SECONDS)
+            batch.present.clear()
+    logger.bind(campaign_id=marked.scene.campaign.id, messages=len(batch.outcomes)).warning(
+        "Outcomes were not recorded within their lease"
+    )
+
+
+async def _record_once(engine: Engine, marked: Marked, batch: _Batch) -> None:
+    """
+    Decide each outcome against the conversation as it is now, ledger first, then the slot.
+
+    What was won, or has been taken over, leaves the batch; what lost a race stays, to be read again.
+    """
+    now, campaign = await engine.store.campaign(marked.scene.campaign.id)
+    known = campaign if isinstance(campaign, Campaign) else marked.scene.campaign
+    scene = engine.scene(known, now)
+    await _read_again(engine, marked, batch)
+    decided = {
+        identity: on_outcome(batch.present[identity], outcome, scene)
+        for identity, outcome in batch.outcomes.items()
+    }
+    effects = [
+        (batch.present[identity], effect)
+        for identity, transition in decided.items()
+        for effect in transition.effects
+    ]
+    await write_effects(engine, known, effects, batch.rendered)
+    applied = await engine.store.apply(
+        [
+            Change(before=batch.present[identity], after=transition.conversation)
+            for identity, transition in decided.items()
+        ],
+        token=scene.lease.token,
+    )
+    settle(engine, known, [(batch.present[key], after) for key, after in applied.won.items()])
+    for identity in (*applied.won, *applied.refused):
+        del batch.outcomes[identity]
+    batch.present.clear()
+
+
+async def _read_again(engine: Engine, marked: Marked, batch: _Batch) -> None:
+    stale = batch.outcomes.keys() - batch.present.keys()
+    if not stale:
+        return
+    for conversation in await engine.store.conversations(stale):
+        slot = conversation.slot
+        if slot and slot.token == marked.scene.lease.token:
+            batch.present[conversation.id] = conversation
+    for identity in stale - batch.present.keys():
+        del batch.outcomes[identity]

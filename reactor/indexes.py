@@ -1,0 +1,93 @@
+"""Indexes: every query of the walk is a scan of one of these."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from attrs import Factory, frozen
+from pymongo import ASCENDING, IndexModel
+from pymongo.asynchronous.database import AsyncDatabase
+
+
+@frozen(kw_only=True)
+class Index:
+    collection: str
+    keys: tuple[str, ...]
+    unique: bool = False
+    partial: Mapping[str, Any] = Factory(dict)
+
+    @property
+    def name(self) -> str:
+        return "_".join(key.replace(".", "_") for key in self.keys)
+
+    def model(self) -> IndexModel:
+        options: dict[str, Any] = {"unique": True} if self.unique else {}
+        if self.partial:
+            options["partialFilterExpression"] = dict(self.partial)
+        return IndexModel([(key, ASCENDING) for key in self.keys], name=self.name, **options)
+
+
+# Unanswered documents have no `status`: a partial index cannot say "absent", a plain one finds null.
+INDEXES = (
+    Index(collection="batch_requests", keys=("status",)),
+    Index(collection="batch_recipients", keys=("batch_request_id", "_id")),
+    Index(collection="campaign_templates", keys=("name", "version"), unique=True),
+    Index(collection="conversation_updates", keys=("status", "conversation_id")),
+    Index(collection="conversation_updates", keys=("status", "batch_request_id", "recipient_id")),
+    Index(collection="campaign_updates", keys=("status", "campaign_id")),
+    Index(collection="campaign_updates", keys=("status", "batch_request_id")),
+    Index(collection="campaigns", keys=("completed_at", "status")),
+    Index(collection="campaigns", keys=("batch_request_id",)),
+    # What is closed and settled has no due time, and is not in it.
+    Index(
+        collection="conversations",
+        keys=("campaign_id", "due_at"),
+        partial={"due_at": {"$type": "date"}},
+    ),
+    Index(
+        collection="conversations",
+        keys=("campaign_id", "slot.until"),
+        partial={"slot.state": "sending"},
+    ),
+    Index(collection="conversations", keys=("campaign_id", "address_keys"), unique=True),
+    Index(
+        collection="conversations",
+        keys=("campaign_id", "status_since"),
+        partial={"status": "failed"},
+    ),
+    # Counts are read from the keys alone.
+    Index(collection="conversations", keys=("campaign_id", "status", "stage", "exit_reason")),
+    Index(collection="messages", keys=("campaign_id", "status")),
+    Index(collection="messages", keys=("conversation_id",)),
+    Index(collection="rejected_recipients", keys=("batch_request_id", "index")),
+)
+
+COLLECTIONS = (
+    *dict.fromkeys(index.collection for index in INDEXES),
+    "suppressions",
+)
+
+
+async def missing_indexes(database: AsyncDatabase[Any]) -> tuple[Index, ...]:
+    """Give those that are not there; one with the same name counts as being there."""
+    present = {
+        (collection, name)
+        for collection in COLLECTIONS
+        for name in await database[collection].index_information()
+    }
+    return tuple(index for index in INDEXES if (index.collection, index.name) not in present)
+
+
+async def ensure_indexes(database: AsyncDatabase[Any]) -> tuple[Index, ...]:
+    """Create those that are not there, and say which."""
+    missing = await missing_indexes(database)
+    for index in missing:
+        await database[index.collection].create_indexes([index.model()])
+    return missing
+
+
+async def index_plan(database: AsyncDatabase[Any]) -> tuple[str, ...]:
+    """Say in words what `ensure_indexes` would do."""
+    return tuple(
+        f"create index {index.name} on {index.collection}" + (" (unique)" if index.unique else "")
+        for index in await missing_indexes(database)
+    )

@@ -1,0 +1,149 @@
+"""Opening a campaign: a chunk of its recipients at a time, restartable at any point."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+import bson
+from attrs import evolve
+
+from handlers.campaign import failed, opened_through
+from handlers.opening import (
+    DUPLICATE_ADDRESS,
+    DUPLICATE_ID,
+    SUPPRESSED,
+    Candidate,
+    candidate,
+    is_suppressed,
+    open_conversation,
+)
+from reactor.engine import Engine
+from reactor.store.protocol import (
+    Conflict,
+    Inbox,
+    RawDocument,
+    RecipientPage,
+    RejectedRecipient,
+)
+from schemas.batch_request import BATCH_RECIPIENTS
+from schemas.campaign import Campaign
+from schemas.converter import InvalidDocumentError, read_recipient
+from schemas.documents import CODEC
+from schemas.hand_off import ChannelSpec
+from schemas.ids import AgentId
+from schemas.template import Template
+
+#: Recipients of one chunk: bounds memory, and how long the chunk keeps others waiting.
+CHUNK = 500
+#: `rejected_recipients` on the request itself; all of them are in the collection of that name.
+MAX_REPORTED = 100
+_CONFLICTS = {Conflict.RECIPIENT_ID: DUPLICATE_ID, Conflict.ADDRESS: DUPLICATE_ADDRESS}
+
+
+async def open_chunk(engine: Engine, campaign: Campaign, now: datetime) -> Campaign | None:
+    """
+    Open the next chunk; the campaign as it then stands, or None where another was faster.
+
+    The request is answered before the campaign is marked as opened: an interrupted answer is
+    written again.
+    """
+    request, store = campaign.batch_request_id, engine.store
+    page = await store.recipients(
+        request, campaign.recipients_from, after=campaign.opened_through, limit=CHUNK
+    )
+    if page is None:
+        gone = failed(campaign, "the batch request was gone before all was opened", now)
+        return await store.write_campaign(campaign, gone)
+    found, rejected = sort_out(page, campaign.template, engine.specs)
+    keys = {key for one in found for key in one.address_keys}
+    suppressed = await store.suppressed(keys)
+    opened = []
+    for one in found:
+        if is_suppressed(one.recipient, campaign.template, engine.specs, suppressed):
+            rejected.append((one.position, one.recipient.id, SUPPRESSED))
+        else:
+            opened.append(open_conversation(one, campaign, now))
+    for index, conflict in (await store.insert_conversations(opened)).items():
+        if conflict is not Conflict.SAME:
+            twin = opened[index]
+            rejected.append((twin.position, twin.recipient.id, _CONFLICTS[conflict]))
+    if rejected:
+        await store.reject_recipients([_entry(campaign, *each) for each in rejected])
+    done = page.next_after is None
+    after = opened_through(campaign, page.next_after, now, done=done)
+    if done:
+        count, first = await store.rejected_recipients(request, limit=MAX_REPORTED)
+        after = evolve(after, counts=evolve(after.counts, rejected=count))
+        await store.answer(
+            Inbox.BATCH_REQUESTS, [(_raw_id(request), _accepted(after, count, first))]
+        )
+    written = await store.write_campaign(campaign, after)
+    if written:
+        engine.changed.note(campaign.id)
+    return written
+
+
+def _accepted(
+    campaign: Campaign, rejected: int, first: Sequence[Mapping[str, object]]
+) -> Mapping[str, object]:
+    return {
+        "status": "accepted",
+        "decided_at": campaign.created_at,
+        "campaign_id": campaign.id,
+        "problems": [],
+        "counts": {"recipients": campaign.recipient_count, "rejected": rejected},
+        "rejected_recipients": list(first),
+    }
+
+
+def _raw_id(request: AgentId) -> RawDocument:
+    return RawDocument(bson.encode({"_id": request}, codec_options=CODEC))
+
+
+def _entry(
+    campaign: Campaign, position: object, recipient: object, problem: str
+) -> RejectedRecipient:
+    inline = campaign.recipients_from != BATCH_RECIPIENTS
+    return RejectedRecipient(
+        batch_request_id=campaign.batch_request_id,
+        index=position if inline and isinstance(position, int) else None,
+        position=position,
+        recipient_id=recipient,
+        problem=problem,
+    )
+
+
+def sort_out(
+    page: RecipientPage, template: Template, channels: Mapping[str, ChannelSpec]
+) -> tuple[list[Candidate], list[tuple[object, object, str]]]:
+    """
+    Part recipients that can be led through the template from those that cannot.
+
+    The latter as (position, id as far as it is known, problem).
+    """
+    found: list[Candidate] = []
+    rejected: list[tuple[object, object, str]] = []
+    for position, document, problem in page.recipients:
+        checked = _checked(position, document, problem, template, channels)
+        if isinstance(checked, Candidate):
+            found.append(checked)
+        else:
+            identity = document.get("id") if isinstance(document, Mapping) else None
+            known = identity if isinstance(identity, str) else None
+            rejected.append((position, known, "; ".join(checked)))
+    return found, rejected
+
+
+def _checked(
+    position: object,
+    document: object,
+    problem: str | None,
+    template: Template,
+    channels: Mapping[str, ChannelSpec],
+) -> Candidate | tuple[str, ...]:
+    if problem:
+        return (problem,)
+    try:
+        recipient = read_recipient(document, "$")
+    except InvalidDocumentError as error:
+        return error.problems
+    return candidate(recipient, position, template, channels)

@@ -1,0 +1,178 @@
+"""A batch request's turn: read, checked, and answered or made a campaign."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+from loguru import logger
+
+from handlers.opening import DUPLICATE_ADDRESS, DUPLICATE_ID, Candidate
+from handlers.request import Rejection, accept
+from reactor.campaigns import take_turn
+from reactor.engine import Engine
+from reactor.failures import fail_request
+from reactor.inbox import left_unanswered
+from reactor.opening import CHUNK, sort_out
+from reactor.store.protocol import Inbox, RawDocument, StoreUnavailableError
+from reactor.turns import Turn
+from schemas.batch_request import BATCH_RECIPIENTS, BatchRequest, OnInvalidRecipient
+from schemas.campaign import Campaign
+from schemas.converter import (
+    InvalidDocumentError,
+    NewerSchemaError,
+    read_batch_request,
+    read_template,
+)
+from schemas.documents import decode
+from schemas.ids import AgentId, campaign_id
+from schemas.template import Template
+
+#: Problems that are answered on a request.
+MAX_PROBLEMS = 100
+
+
+async def take_request(engine: Engine, raw_id: RawDocument) -> None:
+    """Accept or reject one request, if it still waits; a defect of ours is retried, then parked."""
+    raws = await engine.store.read(Inbox.BATCH_REQUESTS, [raw_id])
+    now = await engine.store.now()
+    for raw in raws:
+        try:
+            await _decide(engine, raw, now)
+        except StoreUnavailableError:
+            raise
+        except Exception as error:  # noqa: BLE001 - one request stops no other
+            logger.opt(exception=error).error("A batch request could not be processed")
+            engine.telemetry.failed("", type(error).__name__)
+            await fail_request(engine, raw, type(error).__name__, now)
+
+
+async def _decide(engine: Engine, raw: RawDocument, now: datetime) -> None:
+    try:
+        document = decode(raw.data)
+        existing = await _existing(engine, document)
+        if existing:
+            await _answer_again(engine, raw, existing)
+            return
+        request = read_batch_request(document)
+        template = await _template(engine, request)
+        campaign = await _accept(engine, request, template, now)
+    except InvalidDocumentError as error:
+        await _reject(engine, raw, error.problems, now)
+        return
+    except NewerSchemaError:
+        left_unanswered(Inbox.BATCH_REQUESTS)
+        return
+    link = (campaign.traceparent, campaign.tracestate)
+    attributes = {"campaign_id": campaign.id, "campaign_type": campaign.type}
+    with engine.telemetry.span("accept", parent=link, attributes=attributes):
+        await engine.store.insert_campaign(campaign)
+        # Straight on: a small campaign is opened, and its first messages leave, in this turn.
+        await take_turn(engine, Turn(campaign_id=campaign.id))
+
+
+async def _existing(engine: Engine, document: Mapping[str, object]) -> Campaign | None:
+    """Find the campaign of a request that was accepted before, or is being opened."""
+    identity = document.get("_id")
+    if not isinstance(identity, AgentId.__value__):
+        return None
+    _, campaign = await engine.store.campaign(campaign_id(identity))
+    return campaign if isinstance(campaign, Campaign) else None
+
+
+async def _answer_again(engine: Engine, raw: RawDocument, campaign: Campaign) -> None:
+    """Go on with one that is being opened; of one that was, this is a copy."""
+    if not campaign.opened:
+        engine.turns.ready(campaign.id)
+        return
+    accepted_at = campaign.created_at.isoformat(timespec="milliseconds")
+    problem = f"already accepted at {accepted_at}; this copy was not read"
+    fields = {
+        "status": "accepted",
+        "decided_at": campaign.created_at,
+        "campaign_id": campaign.id,
+        "problems": [problem],
+    }
+    await engine.store.answer(Inbox.BATCH_REQUESTS, [(raw, fields)])
+
+
+async def _reject(engine: Engine, raw: RawDocument, problems: Sequence[str], now: datetime) -> None:
+    fields = {
+        "status": "rejected",
+        "decided_at": now,
+        "problems": list(problems[:MAX_PROBLEMS]),
+    }
+    await engine.store.answer(Inbox.BATCH_REQUESTS, [(raw, fields)])
+
+
+async def _template(engine: Engine, request: BatchRequest) -> Template:
+    """Give the request's template, its own or the one it names."""
+    ref = request.template_ref
+    if request.template:
+        return request.template
+    if ref is None:
+        raise InvalidDocumentError(["$.template: required, or template_ref"])
+    version = "" if ref.version is None else f", version {ref.version}"
+    found = await engine.store.template(ref.name, ref.version)
+    if found is None:
+        raise InvalidDocumentError([f"$.template_ref: there is no template {ref.name!r}{version}"])
+    try:
+        return read_template(decode(found.data))
+    except InvalidDocumentError as error:
+        where = f"$.template_ref: template {ref.name!r}{version}"
+        raise InvalidDocumentError([f"{where}: {each}" for each in error.problems]) from None
+
+
+async def _accept(
+    engine: Engine, request: BatchRequest, template: Template, now: datetime
+) -> Campaign:
+    """Decide; InvalidDocumentError carries the problems of a rejection."""
+    if request.recipients is not None:
+        recipients = len(request.recipients)
+    else:
+        recipients = await engine.store.count_batch_recipients(request.id)
+    decision = accept(request, template, recipients, engine.specs, now)
+    if isinstance(decision, Rejection):
+        raise InvalidDocumentError(decision.problems)
+    if request.on_invalid_recipient is OnInvalidRecipient.REJECT:
+        problems = await _recipient_problems(engine, decision)
+        if problems:
+            raise InvalidDocumentError(problems)
+    return decision
+
+
+async def _recipient_problems(engine: Engine, campaign: Campaign) -> list[str]:
+    """Check all recipients before any is accepted; those that are suppressed are no problem."""
+    problems: list[str] = []
+    seen: set[str] = set()
+    after: object = None
+    while len(problems) < MAX_PROBLEMS:
+        page = await engine.store.recipients(
+            campaign.batch_request_id, campaign.recipients_from, after=after, limit=CHUNK
+        )
+        if page is None:
+            break
+        found, rejected = sort_out(page, campaign.template, engine.specs)
+        problems.extend(f"{_where(campaign, at)}: {problem}" for at, _, problem in rejected)
+        problems.extend(
+            f"{_where(campaign, one.position)}: {problem}"
+            for one in found
+            for problem in _duplicate(one, seen)
+        )
+        after = page.next_after
+        if after is None:
+            break
+    return problems
+
+
+def _duplicate(one: Candidate, seen: set[str]) -> list[str]:
+    identity = f"id:{one.recipient.id}"
+    problems = [DUPLICATE_ID] if identity in seen else []
+    if not seen.isdisjoint(one.address_keys):
+        problems.append(DUPLICATE_ADDRESS)
+    seen.update((identity, *one.address_keys))
+    return problems
+
+
+def _where(campaign: Campaign, position: object) -> str:
+    if campaign.recipients_from == BATCH_RECIPIENTS:
+        return f"{BATCH_RECIPIENTS} {position!r}"
+    return f"$.recipients[{position}]"

@@ -1,0 +1,57 @@
+"""How entries of the ledger merge: by rank, whatever the order in which they come."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from schemas.conversation import Conversation
+from schemas.converter import to_document
+from schemas.message import RANK, LedgerEntry, MessageStatus
+from schemas.transition import Report
+
+#: What says how a message ended: only an entry of at least the same rank changes it.
+ENDING = frozenset({"status", "reason", "error"})
+
+
+def stub(report: Report, conversation: Conversation) -> LedgerEntry:
+    """Make what is entered for a report whose message has no entry yet."""
+    return LedgerEntry(
+        id=report.key,
+        status=report.status,
+        campaign_id=conversation.campaign_id,
+        batch_request_id=conversation.batch_request_id,
+        conversation_id=conversation.id,
+        recipient_id=conversation.recipient.id,
+    )
+
+
+def merging(entry: LedgerEntry) -> list[Mapping[str, Any]]:
+    """Spell the merge for the database: one atomic update, which may also be the insert."""
+    outranks = {"$in": [{"$ifNull": ["$status", entry.status.value]}, _not_above(entry.status)]}
+    merged: dict[str, Any] = {}
+    for name, value in _known(entry).items():
+        # A value of a document is never evaluated.
+        new, old = {"$literal": value}, f"${name}"
+        kept = old if name in ENDING else {"$ifNull": [old, new]}
+        merged[name] = {"$cond": [outranks, new, kept]}
+    return [{"$set": merged}]
+
+
+def merged(present: Mapping[str, Any], entry: LedgerEntry) -> Mapping[str, Any]:
+    """Merge in memory: the fields that are to be set."""
+    known = _known(entry)
+    if present.get("status", entry.status.value) in _not_above(entry.status):
+        return known
+    return {
+        name: value
+        for name, value in known.items()
+        if name not in ENDING and present.get(name) is None
+    }
+
+
+def _known(entry: LedgerEntry) -> Mapping[str, Any]:
+    document = to_document(entry).items()
+    return {name: value for name, value in document if value is not None and name != "_id"}
+
+
+def _not_above(status: MessageStatus) -> list[str]:
+    return [each.value for each, rank in RANK.items() if rank <= RANK[status]]

@@ -1,0 +1,341 @@
+"""
+What the walk needs of a database: every read and write, each a fixed number of commands.
+
+Two stores keep this contract and one conformance suite holds both to it: `mongo` is the real one,
+`memory` serves the property tests and simulation. Times are campaign time (see reactor.clock).
+Documents that other programs write come back undecoded, one by one, so that one bad document stops
+no other. All writes are majority-acknowledged. A database that does not answer raises
+`StoreUnavailableError`; whatever was written before that may or may not be there.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
+from enum import Enum, StrEnum
+from typing import Protocol
+
+from attrs import Factory, frozen
+
+from schemas.campaign import Campaign, CampaignStatus, Counts, MessageCounts
+from schemas.conversation import Conversation
+from schemas.ids import AgentId, CampaignId, ConversationId, SendKey
+from schemas.message import LedgerEntry, Suppression
+from schemas.transition import Report
+
+
+class StoreUnavailableError(Exception):
+    """The database did not answer in time, or not as a primary. Nothing is known of the write."""
+
+
+class StoreRefusedError(Exception):
+    """The database refused a command for what it is: no right to it, a document too large."""
+
+
+class Inbox(StrEnum):
+    """Collections that the agent inserts into and the worker answers."""
+
+    BATCH_REQUESTS = "batch_requests"
+    CONVERSATION_UPDATES = "conversation_updates"
+    CAMPAIGN_UPDATES = "campaign_updates"
+
+
+class Scope(Enum):
+    """Which conversations of a campaign have work, besides those that were asked for by id."""
+
+    #: `due_at` is past.
+    DUE = "due"
+    #: Only those whose slot is `sending` and whose lease is over (a paused campaign).
+    LEASES = "leases"
+    #: Every open one, due or not, and what else is due (a campaign that was ended).
+    UNSETTLED = "unsettled"
+    #: None: only those asked for.
+    NAMED = "named"
+
+
+@frozen
+class RawDocument:
+    """A document as it stands in the database, undecoded."""
+
+    data: bytes
+
+
+@frozen(kw_only=True)
+class Order:
+    """Which conversations to load for one batch."""
+
+    campaign: Campaign
+    scope: Scope
+    now: datetime
+    #: Those with an unanswered update.
+    named: frozenset[ConversationId] = frozenset()
+    #: Those this worker has in flight: left out, unless they are named.
+    exclude: frozenset[ConversationId] = frozenset()
+    limit: int
+
+
+@frozen(kw_only=True)
+class BrokenDocument:
+    """One of our own documents that cannot be read; `id` as far as it could be."""
+
+    id: object
+    raw: RawDocument
+    problem: str
+
+
+@frozen(kw_only=True)
+class Batch:
+    """What one turn of one campaign works on."""
+
+    conversations: tuple[Conversation, ...]
+    broken: tuple[BrokenDocument, ...] = ()
+    #: Unanswered updates that are not waiting for a retry, of these conversations only.
+    updates: tuple[RawDocument, ...] = ()
+    #: Entries for the keys of slots whose lease or hold is over.
+    ledger: Mapping[SendKey, LedgerEntry] = Factory(dict)
+
+
+@frozen(kw_only=True)
+class Change:
+    """A conversation as it was read and as it is to become; `after.version` is set by the store."""
+
+    before: Conversation
+    after: Conversation
+
+
+@frozen(kw_only=True)
+class Applied:
+    """What became of a batch of changes."""
+
+    #: Written by us, as they now stand. The others lost the race: load again, decide again.
+    won: Mapping[ConversationId, Conversation]
+    #: Refused by the database for what they are (too large, say), each alone, with the error.
+    refused: Mapping[ConversationId, str] = Factory(dict)
+
+
+@frozen(kw_only=True)
+class RejectedRecipient:
+    batch_request_id: AgentId
+    #: Index in `recipients`; None for `batch_recipients`.
+    index: int | None
+    #: Where it stood, whatever it was: makes the entry's `_id` with the request's.
+    position: object
+    recipient_id: object
+    problem: str
+
+
+@frozen(kw_only=True)
+class RecipientPage:
+    """Consecutive recipients of a request; a document is None where it cannot be decoded."""
+
+    #: (position, document, problem): position is the index or the `_id`, both opaque.
+    recipients: tuple[tuple[object, object, str | None], ...]
+    #: None when there is no more: else the value of `after` for the next page.
+    next_after: object = None
+
+
+class Conflict(Enum):
+    """Why a conversation was not inserted."""
+
+    #: It is there already, from the same place in the request: opening was interrupted.
+    SAME = "same"
+    #: The request has this recipient id twice.
+    RECIPIENT_ID = "recipient_id"
+    #: Another recipient has one of its addresses.
+    ADDRESS = "address"
+
+
+@frozen(kw_only=True)
+class Due:
+    """An unfinished campaign and when it next has work."""
+
+    campaign_id: CampaignId
+    type: str
+    status: CampaignStatus
+    #: The campaign's own due time.
+    due_at: datetime | None
+    deadline_at: datetime
+    #: Its conversations have all been opened.
+    opened: bool
+    #: Earliest `due_at` of its conversations (in a paused campaign: of slots that are `sending`).
+    conversations_due_at: datetime | None
+
+
+@frozen(kw_only=True)
+class LookOrder:
+    """What the last look must read again for a batch that was just marked `sending`."""
+
+    campaign_id: CampaignId
+    batch_request_id: AgentId
+    conversations: Sequence[Conversation]
+    #: All addresses that are about to be written to.
+    address_keys: frozenset[str]
+
+
+@frozen(kw_only=True)
+class UnansweredUpdate:
+    """As much of an unanswered update as the last look needs."""
+
+    id: object
+    kind: object
+    #: None for a campaign update.
+    conversation_id: ConversationId | None = None
+    #: `bounce` of a `bounced`.
+    bounce: object = None
+
+
+@frozen(kw_only=True)
+class Look:
+    """Read after the mark, inboxes first: what was acknowledged before the mark is in here."""
+
+    now: datetime
+    updates: tuple[UnansweredUpdate, ...]
+    campaign_updates: tuple[UnansweredUpdate, ...]
+    suppressed: frozenset[str]
+    campaign: Campaign | None
+    conversations: Mapping[ConversationId, Conversation]
+    #: Of the keys of slots with an earlier uncertain attempt.
+    ledger: Mapping[SendKey, LedgerEntry] = Factory(dict)
+
+
+@frozen(kw_only=True)
+class Hint:
+    """An unanswered document: whom it is about."""
+
+    raw_id: RawDocument
+    #: Set for conversation updates that say whom they are about.
+    conversation_id: ConversationId | None = None
+    #: Set for campaign updates that say so.
+    campaign_id: CampaignId | None = None
+
+
+class Store(Protocol):
+    """The ledger of everything. Every method is a fixed number of commands, whatever the batch."""
+
+    async def now(self) -> datetime:
+        """Give the server's time as campaign time, whole milliseconds."""
+
+    # -- inboxes ---------------------------------------------------------------------------------
+    async def unanswered(self, inbox: Inbox, *, now: datetime, limit: int) -> tuple[Hint, ...]:
+        """Find documents without `status` whose `due_at` is absent or past; ids only."""
+
+    async def read(self, inbox: Inbox, raw_ids: Sequence[RawDocument]) -> tuple[RawDocument, ...]:
+        """Read whole documents; those that are gone or answered are left out."""
+
+    async def answer(
+        self, inbox: Inbox, answers: Sequence[tuple[RawDocument, Mapping[str, object]]]
+    ) -> None:
+        """Set fields on documents that have no `status` yet, by their raw `_id`; one command."""
+
+    async def campaign_updates(
+        self, campaign: Campaign, *, now: datetime
+    ) -> tuple[RawDocument, ...]:
+        """Read a campaign's unanswered updates, at most 1,000."""
+
+    async def campaigns_of(
+        self, conversations: Collection[ConversationId]
+    ) -> Mapping[ConversationId, CampaignId]:
+        """Say to which campaign each belongs; those that do not exist are absent."""
+
+    # -- requests and opening --------------------------------------------------------------------
+    async def template(self, name: str, version: int | None) -> RawDocument | None:
+        """Read a campaign template; without a version the highest."""
+
+    async def count_batch_recipients(self, request: AgentId) -> int: ...
+
+    async def recipients(
+        self, request: AgentId, source: str, *, after: object, limit: int
+    ) -> RecipientPage | None:
+        """
+        Read recipients after a position (None: from the start). None: the request is gone.
+
+        `batch_recipients` go by `_id` in BSON order across types.
+        """
+
+    async def suppressed(self, address_keys: Collection[str]) -> frozenset[str]: ...
+
+    async def insert_campaign(self, campaign: Campaign) -> bool:
+        """Insert it; False if it is there already."""
+
+    async def insert_conversations(
+        self, conversations: Sequence[Conversation]
+    ) -> Mapping[int, Conflict]:
+        """Insert those that are new; an entry by index for each that was not."""
+
+    async def reject_recipients(self, rejected: Sequence[RejectedRecipient]) -> None:
+        """Enter each in `rejected_recipients`, once."""
+
+    async def rejected_recipients(
+        self, request: AgentId, *, limit: int
+    ) -> tuple[int, tuple[Mapping[str, object], ...]]:
+        """Count them, and give the first by index as `{index, id, problem}` (no index: absent)."""
+
+    # -- campaigns -------------------------------------------------------------------------------
+    async def campaign(
+        self, campaign: CampaignId
+    ) -> tuple[datetime, Campaign | BrokenDocument | None]:
+        """Read the server's time and the campaign in one command."""
+
+    async def write_campaign(self, before: Campaign, after: Campaign) -> Campaign | None:
+        """Write what differs, guarded by `before.version`; the campaign as it now stands, or None."""
+
+    async def unfinished(self) -> tuple[Due, ...]:
+        """List all campaigns without `completed_at` with their next due times; one command."""
+
+    async def next_due(self, campaign: CampaignId, scope: Scope) -> datetime | None:
+        """
+        Give the earliest `due_at` of its conversations; DUE, None: no conversation is unsettled.
+
+        LEASES: of slots that are `sending` only. UNSETTLED: as DUE. NAMED: None.
+        """
+
+    async def shift_waits(self, campaign: Campaign) -> None:
+        """
+        After a pause: move on the waits (not escalations, not closed) that do not count it in yet.
+
+        One grouped write guarded by `pause_seen`: adds `paused_total - pause_seen` to `wait_until`
+        and to the `until` of a reserved slot, derives `due_at` from them (the slot's `until` where
+        there is a slot, else `wait_until`; never after `deadline_at`) and raises the version. Those
+        that are paused by themselves, escalated or closed stay as they are. It is for those who
+        read `due_at`; decisions catch up by themselves.
+        """
+
+    async def count(self, campaign: CampaignId) -> tuple[Counts, MessageCounts]:
+        """Recount; `recipients` and `rejected` stay 0, the caller knows them."""
+
+    # -- conversations ---------------------------------------------------------------------------
+    async def load(self, order: Order) -> Batch:
+        """Load named conversations and those in scope, most overdue first, with their updates."""
+
+    async def failed_before(
+        self, campaign: CampaignId, before: datetime, *, now: datetime, limit: int
+    ) -> tuple[Conversation, ...]:
+        """Load `failed` conversations whose `status_since` is earlier and whose deadline is not over."""
+
+    async def conversations(self, ids: Collection[ConversationId]) -> tuple[Conversation, ...]: ...
+
+    async def apply(self, changes: Sequence[Change], *, token: str) -> Applied:
+        """
+        Write each change, guarded by the version it was read at; all of its effects or none.
+
+        Identical patches go as one grouped write under `token`; what was won is what is read back
+        under it. A change that the database refuses stands alone in `refused`.
+        """
+
+    async def note_failure(self, broken: BrokenDocument, fields: Mapping[str, object]) -> None:
+        """Set fields on a conversation that cannot be read, by its raw `_id`."""
+
+    # -- ledger ----------------------------------------------------------------------------------
+    async def look(self, order: LookOrder) -> Look:
+        """Take the last look: inboxes, suppressions, campaign, conversations, in this order."""
+
+    async def suppress(self, suppressions: Sequence[Suppression]) -> None:
+        """Add addresses; one that is there keeps its first reason."""
+
+    async def record(self, entries: Sequence[LedgerEntry]) -> None:
+        """Enter outcomes, merged by rank with what is there; a stub is filled in."""
+
+    async def report(
+        self, reports: Sequence[Report], about: Mapping[SendKey, Conversation]
+    ) -> None:
+        """Merge delivery reports by rank; a stub where the entry has not come."""
+
+    async def ledger(self, keys: Collection[SendKey]) -> Mapping[SendKey, LedgerEntry]: ...

@@ -1,0 +1,71 @@
+"""The sweep: finds in the documents all that has work. Start-up, poll and repair are the same."""
+
+from collections import Counter
+
+from attrs import define, field
+
+from reactor.engine import Engine
+from reactor.store.protocol import Hint, Inbox
+from schemas.campaign import CampaignStatus
+
+#: Unanswered documents that one sweep takes from an inbox.
+LIMIT = 1_000
+
+
+@define
+class Sweep:
+    """Sweeps, and counts what it finds that the change stream should have announced."""
+
+    engine: Engine
+    #: Raw ids that the last sweep found before the stream had told about them.
+    _unannounced: set[bytes] = field(factory=set, init=False)
+    _announced: dict[bytes, None] = field(factory=dict, init=False)
+
+    def announced(self, hint: Hint) -> None:
+        """The stream told about a document."""
+        self._announced[hint.raw_id.data] = None
+        if len(self._announced) > 10 * LIMIT:
+            del self._announced[next(iter(self._announced))]
+
+    async def run(self) -> None:
+        """Sweep once. An inbox with more than LIMIT documents asks for another sweep."""
+        engine, turns = self.engine, self.engine.turns
+        turns.swept()
+        now = await engine.store.now()
+        engine.clock.note(now)
+        found: list[Hint] = []
+        for inbox in Inbox:
+            hints = await engine.store.unanswered(inbox, now=now, limit=LIMIT)
+            if len(hints) >= LIMIT:
+                turns.want_sweep()
+            for hint in hints:
+                announce(engine, inbox, hint)
+            found.extend(hints)
+        self._judge(found)
+        unfinished = await engine.store.unfinished()
+        for due in unfinished:
+            times = [time for time in (due.due_at, due.conversations_due_at) if time]
+            turns.due(due.campaign_id, min(times, default=None))
+        active = Counter(due.type for due in unfinished if due.status is CampaignStatus.ACTIVE)
+        engine.telemetry.set_active(active)
+
+    def _judge(self, found: list[Hint]) -> None:
+        """
+        Count what an earlier sweep found and the stream has still not announced.
+
+        A document that was inserted a moment ago is in the sweep before it is in the stream.
+        """
+        missed = self._unannounced - self._announced.keys()
+        if missed:
+            self.engine.telemetry.rescued(len(missed))
+        self._unannounced = {hint.raw_id.data for hint in found} - self._announced.keys()
+
+
+def announce(engine: Engine, inbox: Inbox, hint: Hint) -> None:
+    """Have a document looked at: whoever found it."""
+    if inbox is Inbox.BATCH_REQUESTS:
+        engine.turns.request(hint.raw_id)
+    elif hint.campaign_id is not None:
+        engine.turns.order(hint.campaign_id, [hint.raw_id])
+    else:
+        engine.turns.update(hint)

@@ -1,0 +1,174 @@
+"""The walk of one batch: handle, apply, deliver. Whatever woke it, this is the way."""
+
+from collections.abc import Iterable, Sequence
+
+from attrs import frozen
+from loguru import logger
+
+from handlers.campaign import reopened
+from handlers.conversation import Step, hands_off, step
+from handlers.scene import Scene
+from reactor.delivery import Marked, deliver
+from reactor.effects import settle, write_effects
+from reactor.engine import Engine
+from reactor.failures import fail, fail_update
+from reactor.inbox import Answers, read_updates
+from reactor.store.protocol import Applied, Batch, Change, Inbox, RawDocument
+from schemas.campaign import CampaignStatus
+from schemas.conversation import Conversation
+from schemas.message import LedgerEntry
+from schemas.update import ConversationUpdate
+
+type Updates = Sequence[tuple[RawDocument, ConversationUpdate]]
+
+#: Seconds before a `send` that waits for the end of a hand-off is looked at again.
+WAIT_SECONDS = 0.5
+
+
+@frozen(kw_only=True)
+class Decided:
+    """A conversation, what was decided about it, and the updates that this answers."""
+
+    before: Conversation
+    step: Step
+    updates: Updates
+
+    @property
+    def changed(self) -> bool:
+        return self.step.conversation != self.before
+
+
+async def walk(engine: Engine, batch: Batch, scene: Scene, since: float) -> bool:
+    """
+    Take a loaded batch through; say whether anything was written.
+
+    `since`: monotonic seconds before `scene.now` was read.
+    """
+    campaign = scene.campaign
+    link = (campaign.traceparent, campaign.tracestate)
+    attributes = {
+        "campaign_id": campaign.id,
+        "campaign_type": campaign.type,
+        "conversations": len(batch.conversations),
+    }
+    answers = Answers(scene.now)
+    with engine.telemetry.span("handle", link=link, attributes=attributes):
+        decided = await _handle(engine, batch, scene, answers)
+    with engine.telemetry.span("apply", link=link, attributes=attributes) as note:
+        applied = await _apply(engine, decided, scene)
+        note(won=len(applied.won))
+        _answer(decided, applied, answers)
+        answered = await answers.write(engine.store, Inbox.CONVERSATION_UPDATES)
+    engine.telemetry.processed(campaign.type, len(decided))
+    _name_what_waits(engine, scene, decided, applied)
+    marked = {
+        one.before.id: applied.won[one.before.id]
+        for one in decided
+        if one.before.id in applied.won and hands_off(one.before, one.step.conversation)
+    }
+    if marked:
+        await deliver(engine, Marked(scene=scene, since=since, conversations=marked))
+    return bool(applied.won or answered or batch.broken)
+
+
+async def _handle(engine: Engine, batch: Batch, scene: Scene, answers: Answers) -> list[Decided]:
+    """Decide each conversation on its own: what fails is its own failure."""
+    by_conversation = read_updates(batch.updates, answers)
+    decided = []
+    for conversation in batch.conversations:
+        updates = by_conversation.get(conversation.id, [])
+        slot = conversation.slot
+        entry = batch.ledger.get(slot.key(conversation.id)) if slot else None
+        outcome = _attempt(conversation, updates, entry, scene)
+        if isinstance(outcome, Step):
+            decided.append(Decided(before=conversation, step=outcome, updates=updates))
+            continue
+        error_type = type(outcome).__name__
+        engine.telemetry.failed(scene.campaign.type, error_type)
+        logger.bind(
+            campaign_id=scene.campaign.id, conversation_id=conversation.id, error=error_type
+        ).opt(exception=outcome).error("A conversation could not be decided")
+        await _isolate(engine, conversation, updates, scene, error_type)
+    for broken in batch.broken:
+        engine.telemetry.failed(scene.campaign.type, "InvalidDocumentError")
+        await fail(engine, scene.campaign, broken, broken.problem, scene.now)
+    return decided
+
+
+def _attempt(
+    conversation: Conversation, updates: Updates, entry: LedgerEntry | None, scene: Scene
+) -> Step | Exception:
+    try:
+        return step(conversation, [update for _, update in updates], entry, scene)
+    except Exception as error:  # noqa: BLE001 - a defect of ours stops no neighbour
+        return error
+
+
+async def _isolate(
+    engine: Engine, conversation: Conversation, updates: Updates, scene: Scene, error: str
+) -> None:
+    """Find out whether one of the updates is at fault; if none is, the conversation is."""
+    for raw, update in updates:
+        if isinstance(_attempt(conversation, [(raw, update)], None, scene), Exception):
+            await fail_update(engine, scene, raw, error)
+            engine.turns.name(scene.campaign.id, [conversation.id])
+            return
+    await fail(engine, scene.campaign, conversation, error, scene.now)
+
+
+async def _apply(engine: Engine, decided: Sequence[Decided], scene: Scene) -> Applied:
+    """Write effects, then conversations; what was refused has failed by itself."""
+    campaign = scene.campaign
+    effects = [(one.before, effect) for one in decided for effect in one.step.effects]
+    await write_effects(engine, campaign, effects, {})
+    changed = {one.before.id: one for one in decided if one.changed}
+    if not changed:
+        return Applied(won={})
+    if campaign.status is CampaignStatus.COMPLETED:
+        await _reopen(engine, scene, changed.values())
+    applied = await engine.store.apply(
+        [Change(before=one.before, after=one.step.conversation) for one in changed.values()],
+        token=scene.lease.token,
+    )
+    settle(engine, campaign, [(changed[key].before, after) for key, after in applied.won.items()])
+    for identity, error in applied.refused.items():
+        engine.telemetry.failed(campaign.type, "Refused")
+        await fail(engine, campaign, changed[identity].before, error, scene.now)
+    return applied
+
+
+async def _reopen(engine: Engine, scene: Scene, changed: Iterable[Decided]) -> None:
+    """A completed campaign is active again before a conversation of it is open again."""
+    if any(one.step.conversation.is_open and not one.before.is_open for one in changed):
+        await engine.store.write_campaign(scene.campaign, reopened(scene.campaign, scene.now))
+        engine.turns.ready(scene.campaign.id)
+
+
+def _answer(decided: Sequence[Decided], applied: Applied, answers: Answers) -> None:
+    """Answer the updates of what was written, and of what needed no write."""
+    for one in decided:
+        if one.changed and one.before.id not in applied.won:
+            continue
+        by_id = dict(one.step.answers)
+        for raw, update in one.updates:
+            if update.id in by_id:
+                answers.add(raw, by_id[update.id])
+            else:
+                # It keeps its place in the order of updates while it waits.
+                answers.put(raw, {"at": update.at})
+
+
+def _name_what_waits(
+    engine: Engine, scene: Scene, decided: Sequence[Decided], applied: Applied
+) -> None:
+    """Have decided again what lost its race, and a `send` that waits for the end of a hand-off."""
+    lost = [
+        one.before.id
+        for one in decided
+        if one.changed and one.before.id not in (applied.won.keys() | applied.refused.keys())
+    ]
+    if lost:
+        engine.turns.name(scene.campaign.id, lost)
+    waiting = [one.before.id for one in decided if len(one.step.answers) < len(one.updates)]
+    at = scene.now + engine.scale.campaign_span(WAIT_SECONDS)
+    engine.turns.name_later(scene.campaign.id, waiting, at)
