@@ -43,8 +43,10 @@ async def take_turn(engine: Engine, turn: Turn) -> None:
         engine.turns.name(turn.campaign_id, turn.named)
         return
     if not campaign.opened:
-        await _open(engine, turn, campaign, present)
-        return
+        opened = await _open(engine, turn, campaign, present)
+        if opened is None or not opened.opened:
+            return
+        campaign = opened
     present = evolve(present, campaign=campaign, scene=evolve(present.scene, campaign=campaign))
     if campaign.retry_failed_before:
         await _retry_failed(engine, present)
@@ -108,17 +110,20 @@ async def _follow_orders(engine: Engine, turn: Turn, present: _Present) -> Campa
     return campaign
 
 
-async def _open(engine: Engine, turn: Turn, campaign: Campaign, present: _Present) -> None:
+async def _open(
+    engine: Engine, turn: Turn, campaign: Campaign, present: _Present
+) -> Campaign | None:
     """Open a chunk; updates of its conversations wait until all are there."""
     link = (campaign.traceparent, campaign.tracestate)
     attributes = {"campaign_id": campaign.id, "campaign_type": campaign.type}
     with engine.telemetry.span("open", link=link, attributes=attributes):
         after = await open_chunk(engine, campaign, present.scene.now)
-    engine.turns.name(campaign.id, turn.named)
     if after and after.opened:
         # What was inserted early waits in the inbox.
         engine.turns.want_sweep()
-    engine.turns.ready(campaign.id)
+    else:
+        engine.turns.name(campaign.id, turn.named)
+    return after
 
 
 async def _work(engine: Engine, turn: Turn, present: _Present) -> None:

@@ -71,7 +71,7 @@ async def open_chunk(engine: Engine, campaign: Campaign, now: datetime) -> Campa
     done = page.next_after is None
     after = opened_through(campaign, page.next_after, now, done=done)
     if done:
-        count, first = await store.rejected_recipients(request, limit=MAX_REPORTED)
+        count, first = await _rejected(engine, campaign, rejected)
         after = evolve(after, counts=evolve(after.counts, rejected=count))
         await store.answer(
             Inbox.BATCH_REQUESTS, [(_raw_id(request), _accepted(after, count, first))]
@@ -80,6 +80,15 @@ async def open_chunk(engine: Engine, campaign: Campaign, now: datetime) -> Campa
     if written:
         engine.changed.note(campaign.id)
     return written
+
+
+async def _rejected(
+    engine: Engine, campaign: Campaign, rejected: Sequence[tuple[object, object, str]]
+) -> tuple[int, tuple[Mapping[str, object], ...]]:
+    """Count the rejected recipients and give the first; of a single chunk without any: none."""
+    if campaign.opened_through is None and not rejected:
+        return 0, ()
+    return await engine.store.rejected_recipients(campaign.batch_request_id, limit=MAX_REPORTED)
 
 
 def _accepted(

@@ -1,6 +1,6 @@
 """A batch request's turn: read, checked, and answered or made a campaign."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 
 from loguru import logger
@@ -22,7 +22,7 @@ from schemas.converter import (
     read_batch_request,
     read_template,
 )
-from schemas.documents import decode
+from schemas.documents import decode, only_id
 from schemas.ids import AgentId, campaign_id
 from schemas.template import Template
 
@@ -32,11 +32,13 @@ MAX_PROBLEMS = 100
 
 async def take_request(engine: Engine, raw_id: RawDocument) -> None:
     """Accept or reject one request, if it still waits; a defect of ours is retried, then parked."""
-    raws = await engine.store.read(Inbox.BATCH_REQUESTS, [raw_id])
-    now = await engine.store.now()
-    for raw in raws:
+    for raw in await engine.store.read(Inbox.BATCH_REQUESTS, [raw_id]):
+        now, existing = await _existing(engine, raw)
         try:
-            await _decide(engine, raw, now)
+            if existing:
+                await _answer_again(engine, raw, existing)
+            else:
+                await _decide(engine, raw, now)
         except StoreUnavailableError:
             raise
         except Exception as error:  # noqa: BLE001 - one request stops no other
@@ -48,10 +50,6 @@ async def take_request(engine: Engine, raw_id: RawDocument) -> None:
 async def _decide(engine: Engine, raw: RawDocument, now: datetime) -> None:
     try:
         document = decode(raw.data)
-        existing = await _existing(engine, document)
-        if existing:
-            await _answer_again(engine, raw, existing)
-            return
         request = read_batch_request(document)
         template = await _template(engine, request)
         campaign = await _accept(engine, request, template, now)
@@ -69,13 +67,16 @@ async def _decide(engine: Engine, raw: RawDocument, now: datetime) -> None:
         await take_turn(engine, Turn(campaign_id=campaign.id))
 
 
-async def _existing(engine: Engine, document: Mapping[str, object]) -> Campaign | None:
-    """Find the campaign of a request that was accepted before, or is being opened."""
-    identity = document.get("_id")
+async def _existing(engine: Engine, raw: RawDocument) -> tuple[datetime, Campaign | None]:
+    """Read the time, and the campaign of a request that was accepted before or is being opened."""
+    try:
+        identity = decode(only_id(raw.data))["_id"]
+    except InvalidDocumentError:
+        return await engine.store.now(), None
     if not isinstance(identity, AgentId.__value__):
-        return None
-    _, campaign = await engine.store.campaign(campaign_id(identity))
-    return campaign if isinstance(campaign, Campaign) else None
+        return await engine.store.now(), None
+    now, campaign = await engine.store.campaign(campaign_id(identity))
+    return now, campaign if isinstance(campaign, Campaign) else None
 
 
 async def _answer_again(engine: Engine, raw: RawDocument, campaign: Campaign) -> None:

@@ -1,0 +1,148 @@
+"""The worker as it runs: what wakes it, what it leaves behind, what it costs."""
+
+import anyio
+import pytest
+from pymongo import monitoring
+
+from tests.builders import batch_request_document, recipient_document, template_document
+from tests.live import live
+
+STAGES = [
+    {
+        "id": "intro",
+        "message": {"body": "Hello"},
+        "follow_ups": [{"after": "4s", "message": {"body": "Still there?"}}],
+        "reply_within": "2s",
+        "on_reply": [{"then": "advance"}],
+    },
+    {"id": "thanks", "final": True, "message": {"body": "Thanks: {{ reply.text }}"}},
+]
+
+
+@pytest.fixture
+def run(mongodb_uri, mongodb_client, database_name, tmp_path):
+    """Run a worker with these settings on the test's database."""
+
+    def start(**settings):
+        return live(mongodb_uri, mongodb_client, database_name, tmp_path, **settings)
+
+    return start
+
+
+async def campaign_of_three(world):
+    """Lead one who stays silent, one who replies and one who opts out to the end."""
+    request = batch_request_document(3, template=template_document(stages=STAGES))
+    world.database.batch_requests.insert_one(request)
+    await world.until(lambda: len(world.lines()) == 3)
+    for number, update in enumerate(
+        ({"recipient_id": "r1", "kind": "reply", "text": "yes"}, {"recipient_id": "r2"})
+    ):
+        world.database.conversation_updates.insert_one(
+            {"_id": number, "kind": "opted_out", "batch_request_id": request["_id"]}
+            | {"_id": f"u{number}"}
+            | update
+        )
+    await world.completed(request["_id"])
+    return documents(world.database)
+
+
+def documents(database):
+    """Give all that must be alike however it came about: everything but times and tokens."""
+    return {
+        "campaign": [
+            (one["status"], one["completion_reason"], one["counts"], one["messages"])
+            for one in database.campaigns.find()
+        ],
+        "conversations": {
+            one["recipient"]["id"]: (
+                one["status"],
+                one["exit_reason"],
+                [(entry["reason"], entry["stage"], entry["by"]) for entry in one["history"]],
+            )
+            for one in database.conversations.find()
+        },
+        "messages": {
+            one["_id"]: (one["status"], one["body"], one["attempts"])
+            for one in database.messages.find()
+        },
+        "updates": {
+            one["_id"]: (one["status"], one["reason"])
+            for one in database.conversation_updates.find()
+        },
+    }
+
+
+async def test_stream_and_poll_alone_come_to_the_same(run, mongodb_client, database_name):
+    """Without the stream the poll does all work, without the poll the stream and the timer do."""
+    async with run(CHANGE_STREAM="off", POLLING_INTERVAL_SECONDS="0.2") as world:
+        by_poll = await campaign_of_three(world)
+    mongodb_client.drop_database(database_name)
+    world.file.unlink()
+    async with run(POLLING_INTERVAL_SECONDS="3600") as world:
+        by_stream = await campaign_of_three(world)
+    assert by_poll == by_stream
+    assert by_stream["conversations"]["r0"][1] == "no_reply_exhausted"
+    assert by_stream["conversations"]["r1"][1] == "final_stage"
+    assert by_stream["conversations"]["r2"][1] == "opted_out"
+
+
+async def test_the_stream_is_opened_before_the_first_sweep(run, mongodb_client, database_name):
+    """What was inserted before the start, and what is inserted after it, are both found."""
+    early = batch_request_document(1, _id="early")
+    mongodb_client[database_name].batch_requests.insert_one(early)
+    async with run(POLLING_INTERVAL_SECONDS="3600") as world:
+        await world.answered("batch_requests", "early")
+        other = [recipient_document(address={"email": "other@example.com"})]
+        late = batch_request_document(other, _id="late")
+        world.database.batch_requests.insert_one(late)
+        await world.answered("batch_requests", "late")
+
+
+async def test_counts_are_fresh_within_seconds(run):
+    """The agent reads counts from the campaign, a few seconds after something changed."""
+    async with run() as world:
+        world.database.batch_requests.insert_one(batch_request_document(20))
+
+        def counted():
+            campaign = world.database.campaigns.find_one()
+            return campaign and campaign["counts"]["by_status"] == {"awaiting_reply": 20}
+
+        await world.until(lambda: len(world.lines()) == 20)
+        await world.until(counted, seconds=5)
+
+
+class Commands(monitoring.CommandListener):
+    """Counts commands by name, those of one database."""
+
+    def __init__(self):
+        """Begin with none."""
+        self.names = []
+
+    def started(self, event):
+        """Count it."""
+        self.names.append(event.command_name)
+
+    def succeeded(self, event):
+        """Nothing to do."""
+
+    def failed(self, event):
+        """Nothing to do."""
+
+
+async def test_an_idle_worker_asks_for_nothing_but_the_stream(run):
+    """Between two polls only the awaits of the change stream reach the server."""
+    commands = Commands()
+    monitoring.register(commands)
+    try:
+        async with run(POLLING_INTERVAL_SECONDS="3600") as world:
+            world.database.batch_requests.insert_one(batch_request_document(1))
+            await world.until(lambda: len(world.lines()) == 1)
+            # The last recount is over 2 s after the last change.
+            await anyio.sleep(4)
+            commands.names.clear()
+            await anyio.sleep(5)
+            counted = list(commands.names)
+    finally:
+        monitoring._LISTENERS.command_listeners.remove(commands)
+    assert set(counted) == {"getMore"}
+    assert len(counted) <= 7
