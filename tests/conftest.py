@@ -48,6 +48,11 @@ def database_name(mongodb_client):
     mongodb_client.drop_database(name)
 
 
+def pytest_collection_modifyitems(items):
+    """Build the image last: it takes longest to say what the others say sooner."""
+    items.sort(key=lambda item: item.path.name == "test_image.py")
+
+
 def pytest_terminal_summary(terminalreporter, config):
     """Say which MongoDB the tests ran on."""
     if USED in config.stash:

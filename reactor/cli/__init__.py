@@ -1,0 +1,1 @@
+"""The commands of `reactor`: results on stdout, all else on stderr, exit codes for scripts."""
