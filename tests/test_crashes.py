@@ -4,6 +4,7 @@ from attrs import evolve
 
 import reactor.opening
 from tests.builders import recipient_document, template_document
+from tests.invariants import check_invariants
 from tests.world import world as make_world
 
 TEMPLATE = template_document(
@@ -118,6 +119,7 @@ async def test_death_at_every_call(
 
 def check(world, where):
     """Hold a finished campaign to what must hold."""
+    check_invariants(world.database, world.handed_off())
     answer, done = world.answer(), world.campaign()
     assert answer["counts"] == {"recipients": 5, "rejected": 2}, where
     assert [one["index"] for one in answer["rejected_recipients"]] == [1, 3], where

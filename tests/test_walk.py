@@ -5,6 +5,7 @@ from datetime import timedelta
 import pytest
 
 from tests.builders import recipient_document, template_document
+from tests.invariants import check_invariants
 from tests.world import world as make_world
 
 STAGES = [
@@ -39,9 +40,10 @@ TEMPLATE = template_document(stages=STAGES, max_duration="40d")
 
 @pytest.fixture
 async def world(mongodb_uri, mongodb_client, database_name, tmp_path):
-    """A world with a worker that works when it is told to."""
+    """A world with a worker that works when it is told to; whatever came of it must hold."""
     async with make_world(mongodb_uri, mongodb_client, database_name, tmp_path) as made:
         yield made
+        check_invariants(made.database, made.handed_off())
 
 
 async def test_from_request_to_completed(world):
