@@ -1,5 +1,7 @@
 """A campaign's turn: its orders, its opening, a batch of its conversations, its end."""
 
+from datetime import timedelta
+
 from attrs import evolve, frozen
 from loguru import logger
 
@@ -10,7 +12,7 @@ from handlers.scene import Scene
 from reactor.engine import Engine
 from reactor.inbox import Answers, read_orders
 from reactor.opening import open_chunk
-from reactor.store.protocol import BrokenDocument, Change, Inbox, Order, Scope
+from reactor.store.protocol import Batch, BrokenDocument, Change, Inbox, Order, Scope
 from reactor.turns import Turn
 from reactor.unknown import answer_unknown
 from reactor.walk import walk
@@ -77,7 +79,7 @@ async def _read(engine: Engine, turn: Turn) -> _Present | None:
     if campaign is None:
         await answer_unknown(engine, Inbox.CAMPAIGN_UPDATES, turn.orders, now)
     if isinstance(campaign, BrokenDocument):
-        logger.bind(campaign_id=turn.campaign_id, problem=campaign.problem).error(
+        logger.bind(campaign_id=turn.campaign_id, error_type="InvalidDocumentError").error(
             "A campaign cannot be read, and waits"
         )
         engine.telemetry.failed("", "InvalidDocumentError")
@@ -154,9 +156,18 @@ async def _work(engine: Engine, turn: Turn, present: _Present) -> None:
         progressed = await walk(engine, batch, scene, present.since)
     finally:
         turns.in_flight -= mine
-    engine.telemetry.batch(len(batch.conversations))
+    _measure(engine, batch, scene)
     if not full:
         await _rest(engine, present, scope, patient=not progressed)
+
+
+def _measure(engine: Engine, batch: Batch, scene: Scene) -> None:
+    """Tell how large the batch was, and how late the most overdue of it."""
+    engine.telemetry.batch(len(batch.conversations))
+    dues = [one.due_at for one in batch.conversations if one.due_at]
+    late = scene.now - min(dues, default=scene.now)
+    if late > timedelta(0):
+        engine.telemetry.lag(engine.scale.real_seconds(late))
 
 
 async def _rest(engine: Engine, present: _Present, scope: Scope, *, patient: bool) -> None:

@@ -121,7 +121,7 @@ class Dispatcher:
         except StoreUnavailableError as error:
             self._backoff = min(max(BACKOFF_SECONDS, 2 * self._backoff), MAX_BACKOFF_SECONDS)
             self.engine.turns.want_sweep()
-            logger.bind(error=str(error), backoff_s=self._backoff).warning(
+            logger.bind(error_type=str(error), backoff_seconds=self._backoff).warning(
                 "The database does not answer"
             )
         finally:

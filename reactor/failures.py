@@ -33,7 +33,7 @@ async def fail(
     if isinstance(subject, BrokenDocument):
         await _fail_broken(engine, policy, subject, now)
         return
-    log = logger.bind(campaign_id=campaign.id, conversation_id=subject.id, error=error)
+    log = logger.bind(campaign_id=campaign.id, conversation_id=subject.id, error_type=error)
     failures = subject.failures + 1
     after = evolve(subject, failures=failures, last_error=error)
     if failures < policy.max_attempts and subject.is_open:
@@ -65,7 +65,8 @@ async def _fail_broken(
 ) -> None:
     failures = failures_of(broken.raw) + 1
     fields: dict[str, object] = {"failures": failures, "last_error": broken.problem}
-    log = logger.bind(conversation_id=str(broken.id), error=broken.problem)
+    # What is wrong with it stands in the document; it may quote somebody, so it is not logged.
+    log = logger.bind(conversation_id=str(broken.id), failures=failures)
     if failures < policy.max_attempts:
         log.warning("A conversation could not be read and is retried")
         fields["due_at"] = now + retry_delay(policy, failures, str(broken.id))
@@ -98,7 +99,7 @@ async def _fail_document(
 ) -> None:
     policy, error, now = what
     failures = failures_of(raw) + 1
-    log = logger.bind(inbox=inbox.value, error=error, failures=failures)
+    log = logger.bind(inbox=inbox.value, error_type=error, failures=failures)
     if failures < policy.max_attempts:
         log.warning("A document could not be processed and is retried")
         due_at = now + retry_delay(policy, failures, error)

@@ -26,16 +26,24 @@ class Index:
         return IndexModel([(key, ASCENDING) for key in self.keys], name=self.name, **options)
 
 
-# Unanswered documents have no `status`: a partial index cannot say "absent", a plain one finds null.
+#: A document that is not answered has no `status`, or null. What is answered is in none of these.
+UNANSWERED = {"status": None}
+
 INDEXES = (
-    Index(collection="batch_requests", keys=("status",)),
+    Index(collection="batch_requests", keys=("due_at",), partial=UNANSWERED),
     Index(collection="batch_recipients", keys=("batch_request_id", "_id")),
     Index(collection="campaign_templates", keys=("name", "version"), unique=True),
-    Index(collection="conversation_updates", keys=("status", "conversation_id")),
-    Index(collection="conversation_updates", keys=("status", "batch_request_id", "recipient_id")),
-    Index(collection="campaign_updates", keys=("status", "campaign_id")),
-    Index(collection="campaign_updates", keys=("status", "batch_request_id")),
-    Index(collection="campaigns", keys=("completed_at", "status")),
+    Index(collection="conversation_updates", keys=("due_at",), partial=UNANSWERED),
+    Index(collection="conversation_updates", keys=("conversation_id",), partial=UNANSWERED),
+    Index(
+        collection="conversation_updates",
+        keys=("batch_request_id", "recipient_id"),
+        partial=UNANSWERED,
+    ),
+    Index(collection="campaign_updates", keys=("due_at",), partial=UNANSWERED),
+    Index(collection="campaign_updates", keys=("campaign_id",), partial=UNANSWERED),
+    Index(collection="campaign_updates", keys=("batch_request_id",), partial=UNANSWERED),
+    Index(collection="campaigns", keys=("completed_at",), partial={"completed_at": None}),
     Index(collection="campaigns", keys=("batch_request_id",)),
     # What is closed and settled has no due time, and is not in it.
     Index(

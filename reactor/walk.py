@@ -86,7 +86,7 @@ async def _handle(engine: Engine, batch: Batch, scene: Scene, answers: Answers) 
         error_type = type(outcome).__name__
         engine.telemetry.failed(scene.campaign.type, error_type)
         logger.bind(
-            campaign_id=scene.campaign.id, conversation_id=conversation.id, error=error_type
+            campaign_id=scene.campaign.id, conversation_id=conversation.id, error_type=error_type
         ).opt(exception=outcome).error("A conversation could not be decided")
         await _isolate(engine, conversation, updates, scene, error_type)
     for broken in batch.broken:

@@ -135,7 +135,7 @@ class Worker:
                 beat()
             except StoreUnavailableError as error:
                 turns.want_sweep()
-                logger.bind(error=str(error)).warning("A sweep failed")
+                logger.bind(error_type=str(error)).warning("A sweep failed")
             await anyio.sleep(BETWEEN_SWEEPS_SECONDS)
             rest = self.settings.polling_interval_seconds - (monotonic() - began)
             with anyio.move_on_after(rest):
@@ -180,7 +180,7 @@ async def run(settings: Settings, *, once: bool = False, stop: anyio.Event | Non
         try:
             worker = await assemble(settings, stack)
         except (PyMongoError, StoreUnavailableError) as error:
-            logger.bind(error=type(error).__name__).error("The worker cannot start: {}", error)
+            logger.bind(error_type=type(error).__name__).error("The worker cannot start: {}", error)
             return EXIT_FAILED
         if once:
             await worker.run_once()
@@ -226,7 +226,7 @@ async def assemble(
         channel_timeout_seconds=settings.channel_timeout_seconds,
     )
     logger.bind(
-        worker=identity,
+        worker_id=identity,
         version=reactor.__version__,
         mongodb=server["version"],
         database=settings.mongodb_db,

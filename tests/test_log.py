@@ -1,15 +1,19 @@
+import ast
 import json
 import logging
 import re
 from datetime import UTC, datetime
+from pathlib import Path
 
 import anyio
 import pytest
 from loguru import logger
 from opentelemetry.sdk.trace import TracerProvider
 
+import reactor
 from reactor.log import configure_logging, described
 from reactor.settings import LogFormat, LogLevel, Settings
+from reactor.telemetry_table import LOG_KEYS
 
 CONTENT = "Dear Ada Lovelace <ada@example.com>"
 
@@ -212,3 +216,13 @@ def test_auto(configured, capsys, monkeypatch):
     configured(log_format=LogFormat.AUTO)
     logger.warning("to a terminal")
     assert "\033[33mWARNING \033[0m to a terminal" in capsys.readouterr().err
+
+
+def test_every_key_of_a_log_line_is_in_the_table():
+    """What is bound anywhere is documented: nobody finds out what else is logged."""
+    bound = set()
+    for file in Path(reactor.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "bind":
+                bound |= {keyword.arg for keyword in node.keywords}
+    assert bound <= set(LOG_KEYS)
