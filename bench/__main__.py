@@ -7,12 +7,11 @@ import tempfile
 from functools import partial
 from pathlib import Path
 
-from bench import reaction, timers
-
 import anyio
 from rich.console import Console
 from rich.table import Table
 
+from bench import reaction, timers
 from reactor.embedded import EmbeddedServerError, embedded_server
 
 PARTS = {"reaction": reaction.measure, "timers": timers.measure}

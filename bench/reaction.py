@@ -2,10 +2,10 @@
 
 import time
 
-from bench.world import Tail, request, worker_process
-
 import anyio
 from pymongo import AsyncMongoClient
+
+from bench.world import Tail, request, worker_process
 
 WARM_UP = 30
 SAMPLES = 300

@@ -1,11 +1,11 @@
 """Timers: from a follow-up's due time to its hand-off, with the poll at a minute."""
 
 import time
-from datetime import UTC
+
+import anyio
+from pymongo import AsyncMongoClient
 
 from bench.world import Tail, request, worker_process
-
-from pymongo import AsyncMongoClient
 
 FOLLOW_UPS = 200
 #: Seconds after the first message; spread, so that each is a timer of its own.
@@ -32,25 +32,17 @@ async def measure(uri, directory):
                     ]
                 }
                 await database.batch_requests.insert_one(request(f"t{number}", 1, template))
-            lags = []
             seen = {}
-            while len(lags) < FOLLOW_UPS:
-                for line in await tail.until(1):
-                    now = time.time()
-                    identity = line["conversation_id"]
-                    if identity not in seen:
-                        seen[identity] = line
-                        continue
-                    ledger = await _entry(database, line["key"])
-                    due = ledger["due_at"].replace(tzinfo=UTC).timestamp()
-                    lags.append((now - due) * 1000)
+            while len(seen) < 2 * FOLLOW_UPS:
+                lines = await tail.until(1)
+                seen |= dict.fromkeys((line["key"] for line in lines), time.time())
+            # The ledger follows the hand-off.
+            query = {"_id": {"$in": list(seen)}}
+            while await database.messages.count_documents(query) < len(seen):
+                await anyio.sleep(0.01)
+            lags = [
+                (seen[one["_id"]] - one["due_at"].timestamp()) * 1000
+                async for one in database.messages.find(query)
+                if one["_id"].endswith("/1")
+            ]
     return {"due to hand-off of a follow-up": lags}
-
-
-async def _entry(database, key):
-    while True:
-        entry = await database.messages.find_one({"_id": key})
-        if entry:
-            return entry
-
-
