@@ -50,4 +50,4 @@ def _handed_over(
         reason, wait = Reason.REPLY_HELD, scene.template.agent.deadline
     conversation, effects = dropped_slot(conversation, scene.now, reason)
     conversation = moved(conversation, to, reason, at=scene.now, by=cause.by)
-    return evolve(conversation, wait_until=scene.now + wait), effects
+    return evolve(conversation, unsent=None, wait_until=scene.now + wait), effects

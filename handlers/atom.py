@@ -149,21 +149,30 @@ def entered(
 ) -> Acted:
     """Enter a stage, or the same one again: its message is next."""
     conversation, effects = dropped_slot(conversation, now, reason)
-    conversation = evolve(conversation, stage=stage, visit=Visit(), wait_until=now)
+    conversation = evolve(conversation, stage=stage, visit=Visit(), unsent=None, wait_until=now)
     return moved(conversation, S.PENDING, reason, at=now, by=by), effects
 
 
 def waiting_again(
     conversation: Conversation, reason: Reason, scene: Scene, by: AgentId
 ) -> Conversation:
-    """Go on with the visit where it stood; the next delay counts from now."""
-    stage = stage_of(scene.template, conversation.stage)
-    if conversation.visit.messages == 0:
+    """Go on with the visit where it stood; the next delay counts from now, or from the outcome."""
+    stage, slot = stage_of(scene.template, conversation.stage), conversation.slot
+    writing = False
+    if slot and in_its_visit(conversation):
+        conversation = evolve(conversation, slot=evolve(slot, wanted=True))
+        writing = slot.step is None
+    if conversation.visit.messages == 0 or writing:
         status, until = S.PENDING, scene.now
     else:
         status, until = S.AWAITING_REPLY, scene.now + wait_after(stage, conversation.visit)
     conversation = evolve(conversation, wait_until=until)
     return moved(conversation, status, reason, at=scene.now, by=by)
+
+
+def in_its_visit(conversation: Conversation) -> bool:
+    """Say whether the visit is still that of the message in flight: one entered since is blank."""
+    return conversation.visit != Visit()
 
 
 def held_still(conversation: Conversation, until: datetime | None, now: datetime) -> Conversation:
@@ -198,7 +207,8 @@ def under_pause(
     if decided == inner:
         return conversation, effects
     if decided.is_open:
-        decided = held_still(decided, pause.until, now)
+        since = conversation.status_since
+        decided = evolve(held_still(decided, pause.until, now), status_since=since)
     return decided, effects
 
 

@@ -55,7 +55,8 @@ def settled(campaign: Campaign, now: datetime) -> Campaign:
     elif campaign.status is S.SCHEDULED:
         due_at = campaign.scheduled_at
     elif campaign.status not in ENDED and now < campaign.deadline_at:
-        due_at = min(campaign.paused_until or campaign.deadline_at, campaign.deadline_at)
+        times = (campaign.deadline_at, campaign.paused_until, campaign.open_until)
+        due_at = min(time for time in times if time)
     return evolve(campaign, due_at=due_at)
 
 
@@ -70,6 +71,8 @@ def _on_time(campaign: Campaign, now: datetime) -> Campaign:
         campaign = evolve(campaign, status=S.PENDING)
     if campaign.status is S.PENDING and campaign.opened:
         campaign = evolve(campaign, status=S.ACTIVE)
+    if campaign.open_until and campaign.open_until <= now:
+        campaign = evolve(campaign, open_until=None)
     return campaign
 
 
@@ -82,15 +85,14 @@ def completed(
     campaign: Campaign, counts: Counts, messages: MessageCounts, now: datetime
 ) -> Campaign:
     """End a campaign none of whose conversations is open or unsettled."""
+    if campaign.status is S.PAUSED:
+        campaign = _resumed(campaign, now)
     status = campaign.status if campaign.status in ENDED else S.COMPLETED
     campaign = evolve(
         campaign,
         status=status,
         completed_at=now,
         completion_reason=_completion_reason(campaign, counts.by_exit_reason),
-        paused_at=None,
-        paused_from=None,
-        paused_until=None,
     )
     return settled(counted(campaign, counts, messages, now), now)
 
@@ -112,10 +114,21 @@ def closed_all(campaign: Campaign, now: datetime) -> Campaign:
     return settled(evolve(campaign, all_closed=True), now)
 
 
-def reopened(campaign: Campaign, now: datetime) -> Campaign:
-    """Make a completed campaign active again, because a conversation of it is."""
+def reopened(campaign: Campaign, now: datetime, until: datetime | None = None) -> Campaign:
+    """
+    Make a completed campaign active again.
+
+    `until`: it stays so at least for that long, because a conversation is opened after it.
+    """
     return settled(
-        evolve(campaign, status=S.ACTIVE, completed_at=None, completion_reason=None), now
+        evolve(
+            campaign,
+            status=S.ACTIVE,
+            completed_at=None,
+            completion_reason=None,
+            open_until=until,
+        ),
+        now,
     )
 
 

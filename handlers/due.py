@@ -8,10 +8,10 @@ from handlers.moves import moved
 from handlers.orders import resume
 from handlers.outcome import on_lease_over
 from handlers.scene import Scene
-from handlers.sending import channel_for, marked, reserve_step
+from handlers.sending import Written, channel_for, marked, reserve_step, reserve_text, slot_of
 from handlers.stages import next_step, stage_of, wait_after
 from schemas.campaign import Campaign, CampaignStatus
-from schemas.conversation import Conversation, ConversationStatus, ExitReason, SlotState
+from schemas.conversation import Conversation, ConversationStatus, ExitReason, SlotState, Unsent
 from schemas.message import LedgerEntry
 from schemas.transition import Reason, Transition
 
@@ -60,8 +60,7 @@ def _on_due(conversation: Conversation, scene: Scene) -> Transition:
         return evolve(nothing, conversation=resumed, reason=Reason.RESUMED)
     slot = conversation.slot
     if slot and slot.state is SlotState.RESERVED:
-        again = marked(conversation, slot, scene.lease)
-        return Transition(conversation=again, reason=Reason.MESSAGE_MARKED)
+        return _marked(conversation, scene)
     if conversation.status is S.ESCALATED:
         return _acted(closed(conversation, ExitReason.ESCALATION_EXPIRED, now=scene.now, by=DUE))
     if conversation.status is S.AWAITING_AGENT:
@@ -71,28 +70,52 @@ def _on_due(conversation: Conversation, scene: Scene) -> Transition:
 
 
 def _next_message(conversation: Conversation, scene: Scene) -> Transition:
+    if conversation.unsent:
+        return _send_again(conversation, conversation.unsent, scene)
     stage = stage_of(scene.template, conversation.stage)
     step = next_step(stage, conversation.visit)
     if step is None:
         cause = Cause(by=DUE, exit_reason=ExitReason.NO_REPLY_EXHAUSTED)
         return _acted(act(conversation, stage.on_no_reply, cause, scene))
     if conversation.message_count >= scene.template.max_messages:
-        return _acted(closed(conversation, ExitReason.RUNAWAY_GUARD, now=scene.now, by=DUE))
+        return _run_away(conversation, scene)
     channel = channel_for(conversation, step, scene)
     if channel is None:
         return _without_address(conversation, step, scene)
-    conversation = reserve_step(conversation, step, channel, scene)
-    if conversation.slot:
-        conversation = marked(conversation, conversation.slot, scene.lease)
-    return Transition(conversation=conversation, reason=Reason.MESSAGE_MARKED)
+    return _marked(reserve_step(conversation, step, channel, scene), scene)
+
+
+def _send_again(conversation: Conversation, unsent: Unsent, scene: Scene) -> Transition:
+    """What the agent wrote and could not be sent goes first, under a new key."""
+    if conversation.message_count >= scene.template.max_messages:
+        return _run_away(conversation, scene)
+    channel = channel_for(conversation, None, scene)
+    if channel is None:
+        return _unreachable(conversation, scene)
+    written = Written(text=unsent.text, by=unsent.by, then=unsent.then)
+    return _marked(reserve_text(conversation, written, channel, scene), scene)
+
+
+def _marked(conversation: Conversation, scene: Scene) -> Transition:
+    sending = marked(conversation, slot_of(conversation), scene.lease)
+    return Transition(conversation=sending, reason=Reason.MESSAGE_MARKED)
+
+
+def _run_away(conversation: Conversation, scene: Scene) -> Transition:
+    return _acted(closed(conversation, ExitReason.RUNAWAY_GUARD, now=scene.now, by=DUE))
+
+
+def _unreachable(conversation: Conversation, scene: Scene) -> Transition:
+    """End it: its addresses were checked at acceptance, so the channels have changed since."""
+    conversation = evolve(conversation, last_error="no address for the message's channels")
+    return _acted(closed(conversation, ExitReason.FAILED_PERMANENT, now=scene.now, by=DUE))
 
 
 def _without_address(conversation: Conversation, step: int, scene: Scene) -> Transition:
-    """Pass a follow-up over. A stage's message was checked at acceptance: the channels changed since."""
+    """Pass a follow-up over, where the template says so."""
     stage = stage_of(scene.template, conversation.stage)
     if step == 0 or stage.follow_ups[step - 1].if_missing is None:
-        conversation = evolve(conversation, last_error="no address for the message's channels")
-        return _acted(closed(conversation, ExitReason.FAILED_PERMANENT, now=scene.now, by=DUE))
+        return _unreachable(conversation, scene)
     visit = evolve(conversation.visit, messages=step + 1)
     wait_until = (conversation.wait_until or scene.now) + wait_after(stage, visit)
     conversation = evolve(conversation, visit=visit, wait_until=wait_until)

@@ -27,11 +27,13 @@ CAMPAIGN_STOPPING = frozenset({CampaignUpdateKind.PAUSE, CampaignUpdateKind.CANC
 
 def stops(kind: object, bounce: object = None) -> bool:
     """Say whether an unanswered conversation update stops a message; raw values, maybe malformed."""
+    if not isinstance(kind, str):
+        return False
     return kind in STOPPING or (kind == UpdateKind.BOUNCED and bounce != Bounce.SOFT)
 
 
 def stops_campaign(kind: object) -> bool:
-    return kind in CAMPAIGN_STOPPING
+    return isinstance(kind, str) and kind in CAMPAIGN_STOPPING
 
 
 @frozen(kw_only=True)

@@ -4,11 +4,10 @@ from attrs import evolve
 
 from handlers.act import Cause, act
 from handlers.answers import acted, applied, ignored, rejected
-from handlers.atom import closed, held_still, released, waiting_again
+from handlers.atom import closed, effective_pause, held_still, released, waiting_again
 from handlers.moves import moved
 from handlers.replies import names_unknown_stage
 from handlers.scene import Scene
-from handlers.sending import Written, channel_for, reserve_text
 from schemas.action import ESCALATE, ActionKind
 from schemas.campaign import CampaignStatus
 from schemas.conversation import Conversation, ConversationStatus, ExitReason, Pause
@@ -82,18 +81,17 @@ def on_retry(conversation: Conversation, update: ConversationUpdate, scene: Scen
 
 def retry(conversation: Conversation, scene: Scene, by: AgentId) -> Conversation:
     """Put a failed conversation back where it stood; what failed is next, under a new key."""
-    now, unsent = scene.now, conversation.unsent
+    now = scene.now
     # The visit's follow-ups go on only after its own message; before that, it is still pending.
-    walking = S.AWAITING_REPLY if conversation.visit.messages and not unsent else S.PENDING
-    conversation = evolve(
+    on_way = conversation.visit.messages and not conversation.unsent
+    walking = S.AWAITING_REPLY if on_way else S.PENDING
+    return evolve(
         moved(conversation, walking, Reason.RETRIED, at=now, by=by),
         exit_reason=None,
         failures=0,
         last_error=None,
+        pause=None,
+        # What stood still while it was failed is none of its waits.
+        pause_seen=effective_pause(scene.campaign, now),
         wait_until=conversation.wait_until or now,
     )
-    channel = channel_for(conversation, None, scene)
-    if unsent is None or channel is None:
-        return conversation
-    written = Written(text=unsent.text, by=unsent.by, then=unsent.then)
-    return reserve_text(conversation, written, channel, scene)

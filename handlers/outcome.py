@@ -5,10 +5,19 @@ from datetime import timedelta
 from attrs import evolve
 
 from handlers.act import Cause, act
-from handlers.atom import DUE, Acted, caught_up, closed, given_up, settled, under_pause
+from handlers.atom import (
+    DUE,
+    Acted,
+    caught_up,
+    closed,
+    given_up,
+    in_its_visit,
+    settled,
+    under_pause,
+)
 from handlers.moves import moved
 from handlers.scene import Scene
-from handlers.sending import marked
+from handlers.sending import marked, slot_of
 from handlers.stages import stage_of, wait_after
 from schemas.action import ActionKind
 from schemas.campaign import CampaignStatus
@@ -40,7 +49,7 @@ _FAILURES = {
 def on_outcome(conversation: Conversation, outcome: Outcome, scene: Scene) -> Transition:
     """Decide what a hand-off's outcome leads to; the slot is the one that was handed off."""
     conversation = caught_up(conversation, scene.campaign, scene.now)
-    slot = _slot(conversation)
+    slot = slot_of(conversation)
     match outcome.kind:
         case OutcomeKind.SENT:
             record = _sent(slot, scene, provider_id=outcome.provider_id)
@@ -63,11 +72,13 @@ def on_lease_over(
     conversation: Conversation, entry: LedgerEntry | None, scene: Scene
 ) -> Transition:
     """Take over a message whose worker died, or whose hold is over. The ledger is asked first."""
-    slot = _slot(conversation)
+    slot = slot_of(conversation)
     if entry and entry.status in ACCEPTED:
         return _accepted(conversation, slot, scene)
     if entry and entry.status is MessageStatus.FAILED and entry.attempts == slot.attempts:
-        exit_reason = ExitReason(entry.reason or ExitReason.FAILED_PERMANENT)
+        # That of a message which nobody wanted any more names no exit reason.
+        known = (reason for reason in ExitReason if reason == entry.reason)
+        exit_reason = next(known, ExitReason.FAILED_PERMANENT)
         return _failed(conversation, slot, exit_reason, entry.error, scene)
     doubtful = evolve(slot, uncertain=True)
     if slot.state is SlotState.UNKNOWN:
@@ -92,7 +103,7 @@ def on_lease_over(
 
 def report_settles(conversation: Conversation, scene: Scene) -> Acted:
     """A report says that the held message was accepted: go on as from its outcome."""
-    transition = _accepted(conversation, _slot(conversation), scene)
+    transition = _accepted(conversation, slot_of(conversation), scene)
     return transition.conversation, transition.effects
 
 
@@ -103,12 +114,6 @@ def retry_delay(policy: RetryPolicy, attempts: int, salt: str) -> timedelta:
     capped = min(seconds, policy.max_delay.total_seconds())
     spread = 1 - JITTER * stable_fraction(f"{salt}#{attempts}")
     return timedelta(milliseconds=round(capped * spread * 1000))
-
-
-def _slot(conversation: Conversation) -> Slot:
-    if conversation.slot is None:
-        raise LookupError("an outcome needs the slot that was handed off")
-    return conversation.slot
 
 
 def _policy(slot: Slot, scene: Scene) -> OnUnknown:
@@ -138,6 +143,9 @@ def _gone_on(
 ) -> Transition:
     """Go on after a message that was accepted, or is passed over because it is too late."""
     if not conversation.is_open or not slot.wanted:
+        # Counted all the same: whoever comes back to this visit does not send it again.
+        if in_its_visit(conversation):
+            conversation = _counted(conversation, slot)
         return Transition(conversation=conversation, reason=reason, effects=records)
     conversation, effects = under_pause(
         conversation, scene.now, lambda inner: _after_message(inner, slot, reason, scene)
@@ -152,8 +160,7 @@ def _after_message(conversation: Conversation, slot: Slot, reason: Reason, scene
         reason = Reason.AGENT_MESSAGE_SENT if sent else reason
     else:
         reason = Reason.FOLLOW_UP_SENT if sent and slot.step else reason
-        visit = evolve(conversation.visit, messages=slot.step + 1)
-        conversation = evolve(conversation, visit=visit)
+    conversation = _counted(conversation, slot)
     wait = wait_after(stage, conversation.visit)
     conversation = evolve(conversation, wait_until=scene.now + wait)
     conversation = moved(conversation, S.AWAITING_REPLY, reason, at=scene.now, by=by)
@@ -163,6 +170,12 @@ def _after_message(conversation: Conversation, slot: Slot, reason: Reason, scene
         return conversation, ()
     replied = ExitReason.REPLIED if conversation.reply else ExitReason.NO_REPLY_EXHAUSTED
     return act(conversation, slot.then, Cause(by=by, exit_reason=replied), scene)
+
+
+def _counted(conversation: Conversation, slot: Slot) -> Conversation:
+    if slot.step is None:
+        return conversation
+    return evolve(conversation, visit=evolve(conversation.visit, messages=slot.step + 1))
 
 
 def _failed(

@@ -1,5 +1,7 @@
 """What comes back from the world about an address or a message: reports, bounces, opt-outs."""
 
+from datetime import datetime
+
 from handlers.answers import applied, ignored
 from handlers.atom import closed
 from handlers.outcome import report_settles
@@ -7,7 +9,7 @@ from handlers.scene import Scene
 from handlers.sending import channel_for
 from handlers.stages import address_kind
 from schemas.address import address_key
-from schemas.conversation import Conversation, ExitReason, SlotState
+from schemas.conversation import Conversation, ExitReason, MessageRef, Slot, SlotState
 from schemas.ids import SendKey
 from schemas.message import MessageStatus, Suppression
 from schemas.transition import Effect, Reason, Report, Suppress, Transition
@@ -22,20 +24,28 @@ def on_delivered(
         return ignored(conversation, Reason.NO_SUCH_MESSAGE)
     report = Report(key=key, status=MessageStatus.DELIVERED, at=update.at)
     slot = conversation.slot
-    if slot and slot.state is SlotState.UNKNOWN and slot.key(conversation.id) == key:
+    if slot and slot.key(conversation.id) == key and _in_doubt(slot, scene.now):
         conversation, effects = report_settles(conversation, scene)
         return applied(conversation, Reason.REPORTED, (report, *effects))
     return applied(conversation, Reason.REPORTED, (report,))
+
+
+def _in_doubt(slot: Slot, now: datetime) -> bool:
+    """Say whether nobody but a report will say what came of it: the worker that had it is gone."""
+    if slot.state is SlotState.RESERVED:
+        return slot.uncertain
+    return slot.state is SlotState.UNKNOWN or slot.until <= now
 
 
 def on_bounced(conversation: Conversation, update: ConversationUpdate, scene: Scene) -> Transition:
     if update.bounce is Bounce.SOFT:
         return ignored(conversation, Reason.SOFT_BOUNCE)
     key = _reported_key(conversation, update)
-    if key is None:
+    if key is None and update.message_id is not None:
         return ignored(conversation, Reason.NO_SUCH_MESSAGE)
-    report = Report(key=key, status=MessageStatus.BOUNCED, at=update.at)
-    effects = (report, *_suppress(_written_to(conversation, scene), update))
+    effects: tuple[Effect, ...] = _suppress(_written_to(conversation, scene), update)
+    if key is not None:
+        effects = (Report(key=key, status=MessageStatus.BOUNCED, at=update.at), *effects)
     return _suppressed(conversation, update, ExitReason.BOUNCED, effects, scene)
 
 
@@ -77,7 +87,7 @@ def _suppress(addresses: tuple[str, ...], update: ConversationUpdate) -> tuple[E
 
 def _written_to(conversation: Conversation, scene: Scene) -> tuple[str, ...]:
     """Give the address key last written to, or the one that would be; all, where neither is known."""
-    last = conversation.slot or conversation.last_message
+    last = _last_handed_off(conversation)
     channel = last.channel if last else channel_for(conversation, None, scene)
     kind = address_kind(channel, scene.channels) if channel else ""
     address = conversation.recipient.address.get(kind)
@@ -86,11 +96,19 @@ def _written_to(conversation: Conversation, scene: Scene) -> tuple[str, ...]:
 
 def _reported_key(conversation: Conversation, update: ConversationUpdate) -> SendKey | None:
     """Give the key that a report is about; None if this conversation has no such message."""
-    last = conversation.slot or conversation.last_message
     if update.message_id is None:
-        return SendKey(last.key(conversation.id)) if last else None
+        last = _last_handed_off(conversation)
+        return last.key(conversation.id) if last else None
     owner, _, number = update.message_id.rpartition("/")
     known = owner.startswith(f"{conversation.id}/") and number.isdecimal()
     if not known or int(number) >= conversation.message_count:
         return None
     return SendKey(update.message_id)
+
+
+def _last_handed_off(conversation: Conversation) -> MessageRef | None:
+    """Give the last message that a channel has, as far as is known: one only reserved is not it."""
+    slot = conversation.slot
+    if slot and (slot.uncertain or slot.state is not SlotState.RESERVED):
+        return slot.ref()
+    return conversation.last_message

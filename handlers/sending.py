@@ -72,6 +72,13 @@ def _filled(conversation: Conversation, slot: Slot) -> Conversation:
     )
 
 
+def slot_of(conversation: Conversation) -> Slot:
+    """Give the slot of a conversation that is known to have a message in it."""
+    if conversation.slot is None:
+        raise LookupError("there is no message in the slot")
+    return conversation.slot
+
+
 def marked(conversation: Conversation, slot: Slot, lease: Lease) -> Conversation:
     """Mark it `sending` under the lease. A mark counts an attempt; one after a mark leaves a doubt."""
     return evolve(

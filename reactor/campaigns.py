@@ -173,23 +173,24 @@ def _measure(engine: Engine, batch: Batch, scene: Scene) -> None:
 async def _rest(engine: Engine, present: _Present, scope: Scope, *, patient: bool) -> None:
     """Nothing more is due now: note when something will be, or that all is over."""
     campaign, now, turns = present.campaign, present.scene.now, engine.turns
-    if scope is Scope.UNSETTLED:
-        # Fewer than a batch were open, and this batch has closed them or lost the race.
-        if not patient:
-            turns.ready(campaign.id)
-            return
+    if scope in {Scope.UNSETTLED, Scope.NAMED} and not patient:
+        # What was open may be closed now, and what was over may be open again: look once more.
+        turns.ready(campaign.id)
+        return
+    if scope is Scope.UNSETTLED and not turns.in_flight:
         campaign = (
             await engine.store.write_campaign(campaign, closed_all(campaign, now)) or campaign
         )
     next_due = await engine.store.next_due(campaign.id, scope)
     if next_due is None and campaign.completed_at is None:
         unsettled = scope is not Scope.DUE and await engine.store.next_due(campaign.id, Scope.DUE)
-        if not unsettled:
+        if not unsettled and not campaign.open_until:
             await _complete(engine, campaign)
             return
     times = [time for time in (next_due, campaign.due_at) if time]
-    earliest = now + engine.scale.campaign_span(PATIENCE_SECONDS)
-    turns.due(campaign.id, max(min(times), earliest if patient else now) if times else None)
+    if times:
+        earliest = now + engine.scale.campaign_span(PATIENCE_SECONDS)
+        turns.due(campaign.id, max(min(times), earliest if patient else now))
 
 
 async def _complete(engine: Engine, campaign: Campaign) -> None:
@@ -198,7 +199,6 @@ async def _complete(engine: Engine, campaign: Campaign) -> None:
     now = await engine.store.now()
     if await engine.store.write_campaign(campaign, completed(campaign, counts, messages, now)):
         engine.changed.forget(campaign.id)
-        engine.turns.due(campaign.id, None)
         logger.bind(campaign_id=campaign.id, conversations=sum(counts.by_status.values())).info(
             "A campaign is over"
         )

@@ -45,7 +45,8 @@ class Sweep:
         unfinished = await engine.store.unfinished()
         for due in unfinished:
             times = [time for time in (due.due_at, due.conversations_due_at) if time]
-            turns.due(due.campaign_id, min(times, default=None))
+            if times:
+                turns.due(due.campaign_id, min(times))
         active = Counter(due.type for due in unfinished if due.status is CampaignStatus.ACTIVE)
         engine.telemetry.set_active(active)
 

@@ -102,11 +102,15 @@ class Turns:
         """A campaign has work now."""
         self._queued(campaign_id)
 
-    def due(self, campaign_id: CampaignId, due_at: datetime | None) -> None:
-        """A campaign next has work at this time; None: at no known time."""
-        if due_at is None:
-            self._due.pop(campaign_id, None)
-        elif self._due.get(campaign_id) != due_at:
+    def due(self, campaign_id: CampaignId, due_at: datetime) -> None:
+        """
+        A campaign has work at this time; what is known to come earlier stays.
+
+        Two turns of a campaign may overlap, and the later word is not the newer one. A timer that
+        rings in vain costs a look, one that was lost costs a conversation its time.
+        """
+        known = self._due.get(campaign_id)
+        if known is None or due_at < known:
             self._due[campaign_id] = due_at
             heapq.heappush(self._timers, (due_at, campaign_id))
             self.wake()

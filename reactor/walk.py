@@ -1,6 +1,6 @@
 """The walk of one batch: handle, apply, deliver. Whatever woke it, this is the way."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from attrs import frozen
 from loguru import logger
@@ -124,8 +124,11 @@ async def _apply(engine: Engine, decided: Sequence[Decided], scene: Scene) -> Ap
     changed = {one.before.id: one for one in decided if one.changed}
     if not changed:
         return Applied(won={})
-    if campaign.status is CampaignStatus.COMPLETED:
-        await _reopen(engine, scene, changed.values())
+    reopens = campaign.status is CampaignStatus.COMPLETED and any(
+        one.step.conversation.is_open and not one.before.is_open for one in changed.values()
+    )
+    if reopens and not await _reopen(engine, scene):
+        return Applied(won={})
     applied = await engine.store.apply(
         [Change(before=one.before, after=one.step.conversation) for one in changed.values()],
         token=scene.lease.token,
@@ -137,11 +140,15 @@ async def _apply(engine: Engine, decided: Sequence[Decided], scene: Scene) -> Ap
     return applied
 
 
-async def _reopen(engine: Engine, scene: Scene, changed: Iterable[Decided]) -> None:
-    """A completed campaign is active again before a conversation of it is open again."""
-    if any(one.step.conversation.is_open and not one.before.is_open for one in changed):
-        await engine.store.write_campaign(scene.campaign, reopened(scene.campaign, scene.now))
-        engine.turns.ready(scene.campaign.id)
+async def _reopen(engine: Engine, scene: Scene) -> bool:
+    """
+    Make a completed campaign active before a conversation of it is open again.
+
+    It stays so for as long as the conversation's write may take, so that nobody completes it in
+    between. False: another worker was faster, and all is to be decided again.
+    """
+    active = reopened(scene.campaign, scene.now, scene.lease.until)
+    return await engine.store.write_campaign(scene.campaign, active) is not None
 
 
 def _answer(decided: Sequence[Decided], applied: Applied, answers: Answers) -> None:

@@ -90,6 +90,8 @@ class Campaign:
     paused_until: datetime | None = None
     #: Pauses that are over, added up, in milliseconds.
     paused_total: int = 0
+    #: Not completed before: a conversation of it is about to be open again. None: no matter.
+    open_until: datetime | None = None
     #: Conversations that failed before this time are put back where they stood. None: none.
     retry_failed_before: datetime | None = None
     #: Ids of the last campaign updates that took effect: one that comes again changes nothing.

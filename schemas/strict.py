@@ -34,12 +34,13 @@ type Document = Mapping[Any, Any]
 MAX_TEMPLATE_BYTES = 4_000_000
 TIMEZONES = frozenset(available_timezones()) - {"Factory", "localtime"}
 
-_ANSWER = {"status", "reason", "applied_at"}
+_ANSWER = {"status", "reason", "applied_at", "failures", "due_at"}
 #: Named in the contract, and not for the class: the worker's answers, what places a recipient's
 #: document in its collection, and what is read beforehand.
 _NOT_READ: Mapping[type[Any], frozenset[str]] = {
     BatchRequest: frozenset(
         {"status", "decided_at", "campaign_id", "problems", "counts", "rejected_recipients"}
+        | {"failures", "due_at"}
     ),
     Recipient: frozenset({"batch_request_id"}),
     Template: frozenset({"schema_version"}),

@@ -1,70 +1,118 @@
 """What the parts of the MongoDB store share: the database, its time, and reading raw documents."""
 
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
+from bson.codec_options import CodecOptions
 from bson.raw_bson import RawBSONDocument
-from pymongo import WriteConcern
+from pymongo import ReadPreference, WriteConcern
 from pymongo.asynchronous.database import AsyncDatabase
+from pymongo.errors import BulkWriteError
 from pymongo.read_concern import ReadConcern
 
 from reactor.clock import TimeScale
+from reactor.store.calls import is_unavailable, write_errors
 from reactor.store.protocol import BrokenDocument, RawDocument
+from reactor.store.raw import glance
+from reactor.store.templates import Templates
 from schemas.campaign import Campaign
 from schemas.converter import InvalidDocumentError, from_document
-from schemas.documents import CODEC, TOLERANT, decode
+from schemas.documents import CODEC, decode
+from schemas.ids import CampaignId
+from schemas.template import Template
 
 type Document = dict[str, Any]
 
-#: The server's time, read with a document.
-NOW = "_now"
-#: Pinned templates that are kept, so that they are not read again with each batch.
-TEMPLATES = 256
+#: Raw, and with ids as they are when decoded: what is looked at is compared with them.
+RAW: CodecOptions[RawBSONDocument] = CODEC.with_options(
+    document_class=RawBSONDocument, unicode_decode_error_handler="replace"
+)
+DUPLICATE_KEY = 11000
+#: Documents of one reply: as many as fit, so that a query is one command.
+REPLY = 100_000
 
 
 class MongoBase:
     def __init__(self, database: AsyncDatabase[Document], scale: TimeScale) -> None:
-        majority = WriteConcern("majority")
         self._scale = scale
-        self._database = database.with_options(codec_options=CODEC, write_concern=majority)
-        self._raw: AsyncDatabase[RawBSONDocument] = database.with_options(
-            codec_options=TOLERANT, write_concern=majority
+        self._database = database.with_options(
+            codec_options=CODEC,
+            read_preference=ReadPreference.PRIMARY,
+            write_concern=WriteConcern("majority"),
+            # What is read back as won must not be rolled back afterwards.
+            read_concern=ReadConcern("majority"),
         )
-        self._settled = self._raw.with_options(read_concern=ReadConcern("majority"))
-        self._templates: OrderedDict[str, Document] = OrderedDict()
+        self._raw: AsyncDatabase[RawBSONDocument] = self._database.with_options(codec_options=RAW)
+        self._templates = Templates()
 
     async def _server_time(self) -> datetime:
         hello = await self._database.command("hello", codec_options=CODEC)
         return self._read_time(hello["localTime"])
 
     def _read_time(self, server: datetime) -> datetime:
-        return self._scale.campaign_time(server)
+        return self._scale.campaign_time(server.astimezone(UTC))
 
     async def _find(
         self, collection: str, query: Mapping[str, Any], **options: Any
     ) -> list[RawDocument]:
-        cursor = self._raw[collection].find(query, **options)
+        cursor = self._raw[collection].find(query, batch_size=REPLY, **options)
         return [raw_of(document) for document in await cursor.to_list()]
 
-    def _campaign(self, document: Document, raw: RawDocument) -> Campaign | BrokenDocument:
-        """Read a campaign; its template may have been left out because it is known."""
-        identity = document.get("_id")
-        if "template" in document:
-            self._templates[str(identity)] = document["template"]
-            if len(self._templates) > TEMPLATES:
-                self._templates.popitem(last=False)
-        elif str(identity) in self._templates:
-            document["template"] = self._templates[str(identity)]
-        try:
-            return from_document(Campaign, document)
-        except InvalidDocumentError as error:
-            return BrokenDocument(id=identity, raw=raw, problem="; ".join(error.problems[:3]))
+    async def _aggregate(
+        self, collection: str, pipeline: Sequence[Mapping[str, Any]]
+    ) -> list[RawBSONDocument]:
+        cursor = await self._raw[collection].aggregate(pipeline, batchSize=REPLY)
+        return await cursor.to_list()
 
-    def _without_known_template(self, campaign: str) -> list[Mapping[str, Any]]:
-        """Leave out of a pipeline's documents what never changes and is known already."""
-        return [{"$unset": "template"}] if campaign in self._templates else []
+    async def _collect(
+        self, sources: Mapping[str, Sequence[Mapping[str, Any]]]
+    ) -> tuple[datetime, dict[str, list[RawDocument]]]:
+        """Read several collections, each by its pipeline, and the server's time; one command."""
+        unions = [
+            {
+                "$unionWith": {
+                    "coll": collection,
+                    "pipeline": [*pipeline, {"$project": {"_id": 0, collection: "$$ROOT"}}],
+                }
+            }
+            for collection, pipeline in sources.items()
+        ]
+        time: Mapping[str, Any] = {"$documents": [{"now": "$$NOW"}]}
+        cursor = await self._raw.aggregate([time, *unions], batchSize=REPLY)
+        first, *rest = await cursor.to_list()
+        found: dict[str, list[RawDocument]] = {collection: [] for collection in sources}
+        for tagged in rest:
+            for collection, document in tagged.items():
+                found[collection].append(raw_of(document))
+        return self._read_time(first["now"]), found
+
+    async def _insert_new(self, collection: str, documents: Sequence[Document]) -> list[int]:
+        """Insert those whose unique keys are free; give the places of the others."""
+        try:
+            await self._database[collection].insert_many(documents, ordered=False)
+        except BulkWriteError as error:
+            if is_unavailable(error) or write_errors(error) != {DUPLICATE_KEY}:
+                raise
+            return [each["index"] for each in error.details["writeErrors"]]
+        return []
+
+    def _campaign(
+        self, raws: Sequence[RawDocument], known: Template | None
+    ) -> Campaign | BrokenDocument | None:
+        """Read what `campaign_by_id` gave; with `known`, that was without the template."""
+        for raw in raws:
+            try:
+                return self._templates.decoded(decode(raw.data), known)
+            except InvalidDocumentError as error:
+                return broken(raw, error)
+        return None
+
+
+def campaign_by_id(campaign: CampaignId, known: Template | None) -> list[Mapping[str, Any]]:
+    """Match a campaign; its template, which is large and never changes, is read only once."""
+    match: Mapping[str, Any] = {"$match": {"_id": {"$eq": campaign}}}
+    return [match, {"$unset": "template"}] if known else [match]
 
 
 def raw_of(document: RawBSONDocument) -> RawDocument:
@@ -76,14 +124,15 @@ def read_each[T](
 ) -> tuple[list[T], list[BrokenDocument]]:
     """Read our own documents one by one: one that is broken stops no other."""
     read: list[T] = []
-    broken: list[BrokenDocument] = []
+    broke: list[BrokenDocument] = []
     for raw in raws:
-        identity: object = None
         try:
-            document = decode(raw.data)
-            identity = document.get("_id")
-            read.append(from_document(kind, document))
+            read.append(from_document(kind, decode(raw.data)))
         except InvalidDocumentError as error:
-            problem = "; ".join(error.problems[:3])
-            broken.append(BrokenDocument(id=identity, raw=raw, problem=problem))
-    return read, broken
+            broke.append(broken(raw, error))
+    return read, broke
+
+
+def broken(raw: RawDocument, error: InvalidDocumentError) -> BrokenDocument:
+    problem = "; ".join(error.problems[:3])
+    return BrokenDocument(id=glance(raw.data).get("_id"), raw=raw, problem=problem)

@@ -1,10 +1,13 @@
-"""How entries of the ledger merge: by rank, whatever the order in which they come."""
+"""The ledger and the last look, the same in both stores: entries merge by rank, in any order."""
 
 from collections.abc import Mapping
 from typing import Any
 
+from reactor.store.protocol import RawDocument, UnansweredUpdate
+from reactor.store.raw import glance
 from schemas.conversation import Conversation
 from schemas.converter import to_document
+from schemas.ids import ConversationId
 from schemas.message import RANK, LedgerEntry, MessageStatus
 from schemas.transition import Report
 
@@ -21,6 +24,24 @@ def stub(report: Report, conversation: Conversation) -> LedgerEntry:
         batch_request_id=conversation.batch_request_id,
         conversation_id=conversation.id,
         recipient_id=conversation.recipient.id,
+    )
+
+
+def read_unanswered(
+    raw: RawDocument, by_recipient: Mapping[str, ConversationId]
+) -> UnansweredUpdate:
+    """Read as much of an update as the last look needs; whatever is malformed stops nothing."""
+    update = glance(raw.data)
+    kind, conversation = update.get("kind"), update.get("conversation_id")
+    recipient = update.get("recipient_id")
+    whom = ConversationId(conversation) if isinstance(conversation, str) else None
+    if whom is None and isinstance(recipient, str):
+        whom = by_recipient.get(recipient)
+    return UnansweredUpdate(
+        id=update.get("_id"),
+        kind=kind if isinstance(kind, str) else None,
+        conversation_id=whom,
+        bounce=update.get("bounce"),
     )
 
 

@@ -4,25 +4,28 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from attrs import evolve, frozen
-from bson.errors import InvalidDocument
+import pymongo
+from attrs import evolve
+from bson.errors import BSONError
 from pymongo import UpdateMany, UpdateOne
 from pymongo.errors import BulkWriteError, OperationFailure, PyMongoError
 
-from reactor.store.base import Document, MongoBase, read_each
-from reactor.store.calls import call, is_unavailable
-from reactor.store.mongo_inbox import is_due
+from reactor.store.base import Document, MongoBase, raw_of, read_each
+from reactor.store.calls import SECONDS, call, is_unavailable, long_call, write_errors
+from reactor.store.mongo_inbox import earliest
+from reactor.store.patches import Group, grouped, once_each
 from reactor.store.protocol import (
     Applied,
     Batch,
     BrokenDocument,
     Change,
+    Inbox,
     Order,
     RawDocument,
     Scope,
 )
-from schemas.conversation import FINAL, MAX_HISTORY, Conversation, ConversationStatus, SlotState
-from schemas.converter import to_document
+from reactor.store.raw import glance
+from schemas.conversation import FINAL, Conversation, ConversationStatus, SlotState
 from schemas.documents import id_filter
 from schemas.ids import CampaignId, ConversationId, SendKey
 from schemas.message import LedgerEntry
@@ -31,15 +34,12 @@ from schemas.message import LedgerEntry
 MAX_UPDATES = 2_000
 OPEN = [status.value for status in ConversationStatus if status not in FINAL]
 _DATE = {"$type": "date"}
+#: Raised before anything is sent: BSON cannot hold a value, or not as much.
+UNWRITABLE = (BSONError, OverflowError, UnicodeError)
+#: BSONObjectTooLarge: of a write that is too large by itself, the server refuses the command.
+TOO_LARGE = 10334
 
-
-@frozen
-class _Write:
-    """A patch, and those that it is for: all at the same version."""
-
-    patch: Document
-    version: int
-    ids: list[ConversationId]
+type _Won = Mapping[ConversationId, Conversation]
 
 
 class MongoConversations(MongoBase):
@@ -65,11 +65,12 @@ class MongoConversations(MongoBase):
             return []
         query: Document = {"campaign_id": order.campaign.id}
         if without := order.exclude | order.named:
-            query["_id"] = {"$nin": list(without)}
+            # $nor uses no index: none on `_id` may look as good as the one by due times.
+            query["$nor"] = [{"_id": {"$in": list(without)}}]
         sort = {"due_at": 1}
         match order.scope:
             case Scope.LEASES:
-                query |= {"slot.state": "sending", "slot.until": {"$lte": order.now}}
+                query |= {"slot.state": "sending", "slot.until": {"$lte": order.now, **_DATE}}
                 sort = {"slot.until": 1}
             case Scope.UNSETTLED:
                 due = [{"status": {"$in": OPEN}}, {"due_at": {"$lte": order.now}}]
@@ -83,10 +84,10 @@ class MongoConversations(MongoBase):
     ) -> tuple[RawDocument, ...]:
         if not known:
             return ()
-        whose = _whose(order.campaign.batch_request_id, list(known.values()))
-        query = {"status": None, "$or": whose, "$and": [is_due(order.now)]}
-        sort = {"at": 1, "_id": 1}
-        return tuple(await self._find("conversation_updates", query, sort=sort, limit=MAX_UPDATES))
+        whose = addressed(order.campaign.batch_request_id, list(known.values()))
+        pipeline = earliest({"status": None, "$or": whose}, order.now, MAX_UPDATES)
+        found = await self._aggregate(Inbox.CONVERSATION_UPDATES, pipeline)
+        return tuple(raw_of(document) for document in found)
 
     async def _entries_of(self, keys: Collection[SendKey]) -> Mapping[SendKey, LedgerEntry]:
         if not keys:
@@ -117,50 +118,60 @@ class MongoConversations(MongoBase):
         raws = await self._find("conversations", query, sort={"status_since": 1}, limit=limit)
         return tuple(read_each(Conversation, raws)[0])
 
-    @call
+    @long_call
     async def apply(self, changes: Sequence[Change], *, token: str) -> Applied:
-        refused: dict[ConversationId, str] = {}
-        matched = await self._write(changes, token, refused)
-        after = {
-            change.before.id: evolve(change.after, version=change.before.version + 1)
-            for change in changes
-            if change.before.id not in refused
-        }
-        if matched == len(after):
-            return Applied(won=after, refused=refused)
-        # A part was lost, or broke off with an unknown result: ours is what bears our token.
-        query = {"_id": {"$in": list(after)}, "written_by": token}
-        cursor = self._settled.conversations.find(query, projection=["_id"])
-        won = [one["_id"] for one in await cursor.to_list()]
-        return Applied(won={identity: after[identity] for identity in won}, refused=refused)
+        if not changes:
+            return Applied(won={})
+        return await self._write(list(once_each(changes).values()), token)
 
-    async def _write(
-        self, changes: Sequence[Change], token: str, refused: dict[ConversationId, str]
-    ) -> int | None:
+    async def _write(self, changes: Sequence[Change], token: str) -> Applied:
         """
-        Write changes; how many were matched, or None where that is not known.
+        Write in one command; what is then not known to be written is read back.
 
         What the database refuses is found by splitting, until it stands alone.
         """
         try:
-            result = await self._database.conversations.bulk_write(
-                [_operation(write, token) for write in _grouped(changes)], ordered=False
-            )
-        except PyMongoError as error:
-            if is_unavailable(error):
-                return None
-            found: Exception = error
-        except (InvalidDocument, OverflowError) as error:
-            found = error
-        else:
-            return result.matched_count
+            writes = [_operation(group, token) for group in grouped(changes)]
+            with pymongo.timeout(SECONDS):
+                result = await self._database.conversations.bulk_write(writes, ordered=False)
+        except (PyMongoError, *UNWRITABLE) as error:
+            won = await self._read_back(changes, token)
+            if isinstance(error, PyMongoError) and is_unavailable(error):
+                return Applied(won=won)
+            if not _refuses_a_write(error):
+                raise
+            return await self._split(changes, won, error, token)
+        if result.matched_count == len(changes):
+            return Applied(won={each.before.id: _as_written(each) for each in changes})
+        return Applied(won=await self._read_back(changes, token))
+
+    async def _split(
+        self, changes: Sequence[Change], won: _Won, error: Exception, token: str
+    ) -> Applied:
+        rest = [change for change in changes if change.before.id not in won]
         if len(changes) == 1:
-            refused[changes[0].before.id] = _why(found)
-            return 0
-        half = len(changes) // 2
-        await self._write(changes[:half], token, refused)
-        await self._write(changes[half:], token, refused)
-        return None
+            return Applied(won=won, refused={each.before.id: _why(error) for each in rest})
+        found, refused = dict(won), dict[ConversationId, str]()
+        middle = (len(rest) + 1) // 2
+        for half in filter(None, (rest[:middle], rest[middle:])):
+            applied = await self._write(half, token)
+            found |= applied.won
+            refused |= applied.refused
+        return Applied(won=found, refused=refused)
+
+    async def _read_back(self, changes: Sequence[Change], token: str) -> _Won:
+        """Read what bears the token in the version that follows: that was written by us."""
+        by_id = {change.before.id: change for change in changes}
+        query = {"_id": {"$in": list(by_id)}, "written_by": token}
+        # With time of its own: the write may have used up all that it had.
+        with pymongo.timeout(SECONDS):
+            found = await self._find("conversations", query, projection=["version"])
+        documents = [glance(raw.data) for raw in found]
+        return {
+            one["_id"]: _as_written(by_id[one["_id"]])
+            for one in documents
+            if one["version"] == by_id[one["_id"]].before.version + 1
+        }
 
     @call
     async def note_failure(self, broken: BrokenDocument, fields: Mapping[str, object]) -> None:
@@ -178,7 +189,7 @@ def overdue_keys(conversations: Collection[Conversation], now: datetime) -> list
     ]
 
 
-def _whose(request: object, conversations: Sequence[Conversation]) -> list[Mapping[str, Any]]:
+def addressed(request: object, conversations: Sequence[Conversation]) -> list[Mapping[str, Any]]:
     """Match updates of these conversations, in either form of address."""
     return [
         {"conversation_id": {"$in": [one.id for one in conversations]}},
@@ -189,56 +200,27 @@ def _whose(request: object, conversations: Sequence[Conversation]) -> list[Mappi
     ]
 
 
-def _grouped(changes: Sequence[Change]) -> list[_Write]:
-    """Put identical patches at the same version together: one write for many costs a tenth."""
-    writes: list[_Write] = []
-    by_shape: dict[str, _Write] = {}
-    for change in changes:
-        patch = _patch(change)
-        shape = f"{change.before.version} {patch!r}"
-        write = by_shape.get(shape)
-        if write is None:
-            write = by_shape[shape] = _Write(patch, change.before.version, [])
-            writes.append(write)
-        write.ids.append(change.before.id)
-    return writes
+def _operation(group: Group, token: str) -> UpdateOne | UpdateMany:
+    update = group.patch.update(token)
+    if len(group.ids) == 1:
+        return UpdateOne({"_id": group.ids[0], "version": group.version}, update)
+    return UpdateMany({"_id": {"$in": group.ids}, "version": group.version}, update)
 
 
-def _patch(change: Change) -> Document:
-    """Give what differs, as an update: whole fields, and the history's new entries."""
-    old, new = to_document(change.before), to_document(change.after)
-    differing = {name: value for name, value in new.items() if old[name] != value}
-    update: Document = {}
-    if "history" in differing:
-        entries = _appended(old["history"], differing.pop("history"))
-        update["$push"] = {"history": {"$each": entries, "$slice": -MAX_HISTORY}}
-    update["$set"] = differing
-    return update
+def _refuses_a_write(error: Exception) -> bool:
+    """Say whether one of the writes is at fault, and not the command, for want of a right, say."""
+    if isinstance(error, OperationFailure) and not isinstance(error, BulkWriteError):
+        return error.code == TOO_LARGE
+    return isinstance(error, (BulkWriteError, *UNWRITABLE))
 
 
-def _appended(old: list[Document], new: list[Document]) -> list[Document]:
-    """Give the entries at the end that are new; the oldest may have been dropped."""
-    for kept in range(min(len(old), len(new)), 0, -1):
-        if old[-kept:] == new[:kept]:
-            return new[kept:]
-    return new
-
-
-def _operation(write: _Write, token: str) -> UpdateOne | UpdateMany:
-    update = {
-        **write.patch,
-        "$set": write.patch["$set"] | {"written_by": token},
-        "$inc": {"version": 1},
-    }
-    if len(write.ids) == 1:
-        return UpdateOne({"_id": write.ids[0], "version": write.version}, update)
-    return UpdateMany({"_id": {"$in": write.ids}, "version": write.version}, update)
+def _as_written(change: Change) -> Conversation:
+    return evolve(change.after, version=change.before.version + 1)
 
 
 def _why(error: Exception) -> str:
     """Name an error without its text, which may quote a document."""
-    code = error.code if isinstance(error, OperationFailure) else None
     if isinstance(error, BulkWriteError):
-        codes = {each["code"] for each in error.details.get("writeErrors", ())}
-        code = min(codes, default=code)
-    return f"{type(error).__name__} {code}" if code else type(error).__name__
+        return " ".join([type(error).__name__, *map(str, sorted(write_errors(error)))])
+    code = f" {error.code}" if isinstance(error, OperationFailure) else ""
+    return f"{type(error).__name__}{code}"

@@ -4,13 +4,21 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from bson.raw_bson import RawBSONDocument
-from pymongo import UpdateOne
+import bson
+from loguru import logger
+from pymongo import UpdateMany, UpdateOne
 from pymongo.errors import BulkWriteError, DuplicateKeyError
 
-from reactor.store.base import Document, MongoBase
-from reactor.store.calls import call, long_call
+from reactor.store.base import Document, MongoBase, raw_of
+from reactor.store.calls import call, is_unavailable, long_call, repeated, write_errors
 from reactor.store.hints import hint_of
+from reactor.store.places import (
+    conflict,
+    read_inline,
+    read_recipient,
+    rejected_document,
+    rejected_shown,
+)
 from reactor.store.protocol import (
     Conflict,
     Hint,
@@ -19,57 +27,84 @@ from reactor.store.protocol import (
     RecipientPage,
     RejectedRecipient,
 )
+from reactor.store.raw import glance, ids_filter, literal, position_of, unwrapped
 from schemas.batch_request import BATCH_RECIPIENTS
 from schemas.campaign import Campaign
 from schemas.conversation import Conversation
-from schemas.converter import InvalidDocumentError, to_document
-from schemas.documents import decode, id_filter, only_id
+from schemas.converter import to_document
+from schemas.documents import CODEC, only_id
 from schemas.ids import AgentId, CampaignId, ConversationId
 
 #: Updates of one campaign that are read at once.
 MAX_ORDERS = 1_000
-DUPLICATE_KEY = 11000
+_AT = "_takes_effect_at"
 _WHOM = ("conversation_id", "batch_request_id", "recipient_id", "campaign_id")
 
 
-def is_due(now: datetime) -> dict[str, Any]:
-    """Match documents that wait for nothing, or for a time that is past."""
-    return {"$or": [{"due_at": None}, {"due_at": {"$lte": now}}]}
+def not_put_off(now: datetime) -> Document:
+    """Match documents that wait for nothing, or for a time that is past; $nor uses no index."""
+    return {"$nor": [{"due_at": {"$gt": now}}]}
+
+
+def earliest(query: Document, now: datetime, limit: int) -> list[Mapping[str, Any]]:
+    """Give the first by the order in which they take effect: one without `at` is of now."""
+    return [
+        {"$match": query | not_put_off(now)},
+        {"$set": {_AT: {"$ifNull": ["$at", now]}}},
+        {"$sort": {_AT: 1, "_id": 1}},
+        {"$limit": limit},
+        {"$unset": _AT},
+    ]
 
 
 class MongoInbox(MongoBase):
     @call
     async def unanswered(self, inbox: Inbox, *, now: datetime, limit: int) -> tuple[Hint, ...]:
-        cursor = self._raw[inbox].find(
-            {"status": None, **is_due(now)}, projection=["_id", *_WHOM], limit=limit
-        )
-        return tuple(
-            hint_of(inbox, document, only_id(bytes(document.raw)))
-            for document in await cursor.to_list()
-        )
+        # What is no date puts nothing off.
+        query = {"status": None, "due_at": {"$not": {"$gt": now}}}
+        found = await self._find(inbox, query, projection=_WHOM, limit=limit)
+        return tuple(hint_of(inbox, glance(raw.data), only_id(raw.data)) for raw in found)
 
     @call
     async def read(self, inbox: Inbox, raw_ids: Sequence[RawDocument]) -> tuple[RawDocument, ...]:
-        query = {"$or": [id_filter(raw_id.data) for raw_id in raw_ids], "status": None}
+        query = {"$and": [ids_filter(raw_ids), {"status": None}]}
         return tuple(await self._find(inbox, query)) if raw_ids else ()
 
     @call
     async def answer(
         self, inbox: Inbox, answers: Sequence[tuple[RawDocument, Mapping[str, object]]]
     ) -> None:
-        writes = [
-            UpdateOne({"$and": [id_filter(raw.data), {"status": None}]}, {"$set": fields})
-            for raw, fields in answers
-        ]
-        await self._database[inbox].bulk_write(writes, ordered=False)
+        if not answers:
+            return
+        # In a group, one without room for its answer would keep those after it from theirs.
+        if not await self._write_answers(inbox, _grouped_answers(answers)):
+            return
+        alone = [_answer(fields, [raw]) for raw, fields in answers]
+        codes = await self._write_answers(inbox, alone)
+        # The others were written. This one has no room for an answer, whoever gives it.
+        log = logger.bind(inbox=inbox.value, codes=sorted(codes))
+        log.error("An answer does not fit into its document")
+
+    async def _write_answers(
+        self, inbox: Inbox, writes: Sequence[UpdateOne | UpdateMany]
+    ) -> frozenset[int]:
+        """Write answers, each once only: what has one is left as it is; the codes of refusals."""
+        try:
+            await repeated(lambda: self._database[inbox].bulk_write(writes, ordered=False))
+        except BulkWriteError as error:
+            if is_unavailable(error):
+                raise
+            return write_errors(error)
+        return frozenset()
 
     @call
     async def campaign_updates(
         self, campaign: Campaign, *, now: datetime
     ) -> tuple[RawDocument, ...]:
         whose = [{"campaign_id": campaign.id}, {"batch_request_id": campaign.batch_request_id}]
-        query = {"status": None, "$or": whose, "$and": [is_due(now)]}
-        return tuple(await self._find(Inbox.CAMPAIGN_UPDATES, query, limit=MAX_ORDERS))
+        pipeline = earliest({"status": None, "$or": whose}, now, MAX_ORDERS)
+        found = await self._aggregate(Inbox.CAMPAIGN_UPDATES, pipeline)
+        return tuple(raw_of(document) for document in found)
 
     @call
     async def campaigns_of(
@@ -84,15 +119,16 @@ class MongoInbox(MongoBase):
 
     @call
     async def template(self, name: str, version: int | None) -> RawDocument | None:
-        query: Document = {"name": {"$eq": name}}
-        if version is not None:
-            query["version"] = {"$eq": version}
-        found = await self._find("campaign_templates", query, sort={"version": -1}, limit=1)
+        wanted = {"$type": "number"} if version is None else {"$eq": version}
+        query = {"name": {"$eq": name}, "version": wanted}
+        sort = {"name": 1, "version": -1}
+        found = await self._find("campaign_templates", query, sort=sort, limit=1)
         return found[0] if found else None
 
     @long_call
     async def count_batch_recipients(self, request: AgentId) -> int:
-        return await self._database.batch_recipients.count_documents({"batch_request_id": request})
+        query = {"batch_request_id": {"$eq": request}}
+        return await self._database.batch_recipients.count_documents(query)
 
     @long_call
     async def recipients(
@@ -101,38 +137,41 @@ class MongoInbox(MongoBase):
         if source == BATCH_RECIPIENTS:
             return await self._from_collection(request, after, limit)
         start = after if isinstance(after, int) else 0
-        found = await self._raw.batch_requests.aggregate(
+        # A request that was replaced since may have anything there.
+        inline = {"$cond": [{"$isArray": "$recipients"}, "$recipients", []]}
+        requests = await self._aggregate(
+            Inbox.BATCH_REQUESTS,
             [
-                {"$match": {"_id": request}},
+                {"$match": {"_id": {"$eq": request}}},
                 {
                     "$project": {
-                        "count": {"$size": "$recipients"},
-                        "page": {"$slice": ["$recipients", start, limit]},
+                        "count": {"$size": inline},
+                        "page": {"$slice": [inline, start, limit]},
                     }
                 },
-            ]
+            ],
         )
-        requests = await found.to_list()
         if not requests:
             return None
         page = requests[0]["page"]
         end = start + len(page)
         return RecipientPage(
-            recipients=tuple((start + at, *_read(one)) for at, one in enumerate(page)),
+            recipients=tuple((start + at, *read_inline(one)) for at, one in enumerate(page)),
             next_after=end if end < requests[0]["count"] else None,
         )
 
     async def _from_collection(self, request: AgentId, after: object, limit: int) -> RecipientPage:
-        query: Document = {"batch_request_id": request}
+        query: Document = {"batch_request_id": {"$eq": request}}
         if after is not None:
             # $expr compares across types, as the sort does; a plain $gt would see one type only.
-            query["$expr"] = {"$gt": ["$_id", {"$literal": after}]}
-        cursor = self._raw.batch_recipients.find(query, sort={"_id": 1}, limit=limit + 1)
-        found = await cursor.to_list()
+            query["$expr"] = {"$gt": ["$_id", literal(unwrapped(after))]}
+        # By the whole index: by `_id` alone, the one of all requests would do as well.
+        sort = {"batch_request_id": 1, "_id": 1}
+        found = await self._find("batch_recipients", query, sort=sort, limit=limit + 1)
         page = found[:limit]
         return RecipientPage(
-            recipients=tuple((_position(one), *_read(one)) for one in page),
-            next_after=_position(page[-1]) if len(found) > limit else None,
+            recipients=tuple((position_of(raw.data), *read_recipient(raw.data)) for raw in page),
+            next_after=position_of(page[-1].data) if len(found) > limit else None,
         )
 
     @call
@@ -158,16 +197,9 @@ class MongoInbox(MongoBase):
     ) -> Mapping[int, Conflict]:
         if not conversations:
             return {}
-        try:
-            await self._database.conversations.insert_many(
-                [to_document(conversation) for conversation in conversations], ordered=False
-            )
-        except BulkWriteError as error:
-            errors = error.details["writeErrors"]
-            if any(each["code"] != DUPLICATE_KEY for each in errors):
-                raise
-            return await self._conflicts(conversations, [each["index"] for each in errors])
-        return {}
+        documents = [to_document(conversation) for conversation in conversations]
+        present = await self._insert_new("conversations", documents)
+        return await self._conflicts(conversations, present) if present else {}
 
     async def _conflicts(
         self, conversations: Sequence[Conversation], indexes: Sequence[int]
@@ -178,61 +210,35 @@ class MongoInbox(MongoBase):
             {"_id": {"$in": [one.id for one in refused.values()]}}, projection=["position"]
         )
         positions = {one["_id"]: one["position"] for one in await cursor.to_list()}
-        return {index: _conflict(one, positions) for index, one in refused.items()}
+        return {index: conflict(one, positions) for index, one in refused.items()}
 
     @long_call
     async def reject_recipients(self, rejected: Sequence[RejectedRecipient]) -> None:
-        documents = [
-            {
-                "_id": {"r": one.batch_request_id, "p": one.position},
-                "batch_request_id": one.batch_request_id,
-                **({} if one.index is None else {"index": one.index}),
-                "recipient_id": one.recipient_id,
-                "problem": one.problem,
-            }
-            for one in rejected
-        ]
-        try:
-            await self._database.rejected_recipients.insert_many(documents, ordered=False)
-        except BulkWriteError as error:
-            if any(each["code"] != DUPLICATE_KEY for each in error.details["writeErrors"]):
-                raise
+        if rejected:
+            documents = [rejected_document(one) for one in rejected]
+            await self._insert_new("rejected_recipients", documents)
 
     @call
     async def rejected_recipients(
         self, request: AgentId, *, limit: int
     ) -> tuple[int, tuple[Mapping[str, object], ...]]:
-        query = {"batch_request_id": request}
-        collection = self._database.rejected_recipients
-        count = await collection.count_documents(query)
-        cursor = collection.find(query, sort={"index": 1}, limit=limit)
-        entries = [
-            {
-                **({"index": one["index"]} if "index" in one else {}),
-                "id": one["recipient_id"],
-                "problem": one["problem"],
-            }
-            for one in await cursor.to_list()
-        ]
-        return count, tuple(entries)
+        query = {"batch_request_id": {"$eq": request}}
+        count = await self._database.rejected_recipients.count_documents(query)
+        sort = {"batch_request_id": 1, "index": 1}
+        found = await self._find("rejected_recipients", query, sort=sort, limit=limit)
+        return count, tuple(rejected_shown(glance(raw.data)) for raw in found)
 
 
-def _conflict(one: Conversation, positions: Mapping[str, object]) -> Conflict:
-    if one.id not in positions:
-        return Conflict.ADDRESS
-    return Conflict.SAME if positions[one.id] == one.position else Conflict.RECIPIENT_ID
+def _grouped_answers(
+    answers: Sequence[tuple[RawDocument, Mapping[str, object]]],
+) -> list[UpdateOne | UpdateMany]:
+    """Put together what is answered alike: one write for many costs a tenth."""
+    alike: dict[bytes, tuple[Mapping[str, object], list[RawDocument]]] = {}
+    for raw, fields in answers:
+        alike.setdefault(bson.encode(fields, codec_options=CODEC), (fields, []))[1].append(raw)
+    return [_answer(fields, raws) for fields, raws in alike.values()]
 
 
-def _position(document: RawBSONDocument) -> object:
-    """Give a document's `_id` as it will be read from the conversation that it becomes."""
-    return decode(only_id(bytes(document.raw)))["_id"]
-
-
-def _read(element: object) -> tuple[object, str | None]:
-    """Decode one recipient by itself."""
-    if not isinstance(element, RawBSONDocument):
-        return element, None
-    try:
-        return decode(bytes(element.raw)), None
-    except InvalidDocumentError as error:
-        return None, "; ".join(error.problems)
+def _answer(fields: Mapping[str, object], raws: Sequence[RawDocument]) -> UpdateOne | UpdateMany:
+    which = {"$and": [ids_filter(raws), {"status": None}]}
+    return (UpdateMany if len(raws) > 1 else UpdateOne)(which, {"$set": fields})

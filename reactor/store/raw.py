@@ -6,39 +6,30 @@ from typing import Any
 
 import bson
 from bson.binary import USER_DEFINED_SUBTYPE, Binary
-from bson.codec_options import CodecOptions
 from bson.raw_bson import RawBSONDocument
 
 from reactor.store.protocol import RawDocument
-from schemas.documents import CODEC, decode, id_filter
+from schemas.documents import CODEC, TOLERANT, decode, only_id
 from schemas.problems import InvalidDocumentError
 
-#: For what is only looked at: whom a document is about, its status. A text that is no UTF-8 comes
-#: with replacement characters.
-TOLERANT: CodecOptions[dict[str, Any]] = CODEC.with_options(unicode_decode_error_handler="replace")
-#: For what comes from the database: documents whose insides are left as they are.
-UNDECODED: CodecOptions[RawBSONDocument] = CODEC.with_options(
-    document_class=RawBSONDocument, unicode_decode_error_handler="replace"
-)
+#: Decodes what is valid BSON but for its texts: those come with replacement characters.
+GLANCE = CODEC.with_options(unicode_decode_error_handler="replace")
 
 
 def glance(raw: bytes) -> dict[str, Any]:
-    """Decode what is valid BSON but for its texts."""
-    return bson.decode(raw, TOLERANT)
-
-
-def raw_id(raw: bytes) -> RawDocument:
-    """Give `{_id: …}` of a document."""
-    kind, value = _id_element(raw)
-    return RawDocument(_document([(kind, b"_id", value)]))
+    """Look at a document as far as it can be read; at one that is no BSON at all, as empty."""
+    try:
+        return bson.decode(raw, GLANCE)
+    except Exception:  # noqa: BLE001 -- bson raises many kinds, all about these bytes
+        return {}
 
 
 def ids_filter(documents: Iterable[RawDocument]) -> Mapping[str, Any]:
     """Give the filter that finds documents by their ids, even such as cannot be decoded."""
-    ids = [_id_element(document.data) for document in documents]
+    ids = [_element(only_id(document.data)) for document in documents]
     array = _document((kind, str(at).encode(), value) for at, (kind, value) in enumerate(ids))
     among = _document([(0x04, b"$in", array)])
-    return RawBSONDocument(_document([(0x03, b"_id", among)]), UNDECODED)
+    return RawBSONDocument(_document([(0x03, b"_id", among)]), TOLERANT)
 
 
 def position_of(raw: bytes) -> object:
@@ -47,7 +38,7 @@ def position_of(raw: bytes) -> object:
 
     One that cannot be decoded, and null, which would say "from the start", come wrapped.
     """
-    identity = raw_id(raw).data
+    identity = only_id(raw)
     try:
         position = decode(identity)["_id"]
     except InvalidDocumentError:
@@ -65,20 +56,18 @@ def unwrapped(position: object) -> bytes:
 
 
 def literal(identity: bytes) -> Mapping[str, Any]:
-    """Give the `_id` of a document as a constant of the aggregation language."""
-    kind, value = _id_element(identity)
-    return RawBSONDocument(_document([(kind, b"$literal", value)]), UNDECODED)
+    """Give the value of `{_id: …}` as a constant of the aggregation language."""
+    kind, value = _element(identity)
+    return RawBSONDocument(_document([(kind, b"$literal", value)]), TOLERANT)
 
 
 def _is_wrapped(position: object) -> bool:
     return isinstance(position, Binary) and position.subtype == USER_DEFINED_SUBTYPE
 
 
-def _id_element(raw: bytes) -> tuple[int, bytes]:
-    """Give type and value of `_id`."""
-    equal: bytes = id_filter(raw)["_id"].raw
-    start = equal.index(b"\0", 5) + 1
-    return equal[4], equal[start:-1]
+def _element(identity: bytes) -> tuple[int, bytes]:
+    """Give type and value of what `{_id: …}` holds: after its length, the type and `_id`."""
+    return identity[4], identity[9:-1]
 
 
 def _document(elements: Iterable[tuple[int, bytes, bytes]]) -> bytes:

@@ -1,0 +1,127 @@
+"""Campaigns in memory."""
+
+from collections import Counter
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+from attrs import evolve
+
+from reactor.store.base import broken
+from reactor.store.memory_base import MemoryBase
+from reactor.store.memory_documents import Fields, Stored
+from reactor.store.overview import counts_of, date_of, due_of, message_counts_of
+from reactor.store.patches import patch_between
+from reactor.store.protocol import BrokenDocument, Due, RawDocument, Scope
+from schemas.campaign import Campaign, CampaignStatus, Counts, MessageCounts
+from schemas.conversation import ConversationStatus, SlotState
+from schemas.converter import InvalidDocumentError, from_document
+from schemas.documents import decode
+from schemas.ids import CampaignId
+
+_STANDING_STILL = {
+    ConversationStatus.PENDING,
+    ConversationStatus.AWAITING_REPLY,
+    ConversationStatus.AWAITING_AGENT,
+}
+
+
+class MemoryCampaigns(MemoryBase):
+    async def now(self) -> datetime:
+        await self._pause()
+        return self._clock()
+
+    async def campaign(
+        self, campaign: CampaignId
+    ) -> tuple[datetime, Campaign | BrokenDocument | None]:
+        await self._pause()
+        return self._clock(), self._campaign(campaign)
+
+    def _campaign(self, campaign: CampaignId) -> Campaign | BrokenDocument | None:
+        stored = self._of("campaigns").get(campaign)
+        if stored is None:
+            return None
+        try:
+            return from_document(Campaign, decode(stored.raw))
+        except InvalidDocumentError as error:
+            return broken(RawDocument(stored.raw), error)
+
+    async def write_campaign(self, before: Campaign, after: Campaign) -> Campaign | None:
+        await self._pause()
+        stored = self._of("campaigns").get(before.id)
+        if stored is None or stored.fields.get("version") != before.version:
+            return None
+        written = evolve(after, version=before.version + 1)
+        stored.set({**patch_between(before, after).fields, "version": written.version})
+        return written
+
+    async def unfinished(self) -> tuple[Due, ...]:
+        await self._pause()
+        listed = []
+        for stored in self._of("campaigns").where(lambda one: one.get("completed_at") is None):
+            paused = stored.fields.get("status") == CampaignStatus.PAUSED
+            scope = Scope.LEASES if paused else Scope.DUE
+            try:
+                listed.append(due_of(stored.fields, self._next(stored.fields["_id"], scope)))
+            except InvalidDocumentError:
+                continue
+        return tuple(listed)
+
+    async def next_due(self, campaign: CampaignId, scope: Scope) -> datetime | None:
+        await self._pause()
+        return None if scope is Scope.NAMED else self._next(campaign, scope)
+
+    def _next(self, campaign: CampaignId, scope: Scope) -> datetime | None:
+        times = (time_of(stored.fields, scope) for stored in self._conversations_of(campaign))
+        return min((time for time in times if time), default=None)
+
+    def _conversations_of(self, campaign: CampaignId) -> list[Stored]:
+        return self._of("conversations").where(lambda one: one.get("campaign_id") == campaign)
+
+    async def shift_waits(self, campaign: Campaign) -> None:
+        await self._pause()
+        for stored in self._conversations_of(campaign.id):
+            fields = stored.fields
+            stands_still = fields["status"] in _STANDING_STILL and fields.get("pause") is None
+            rest = campaign.paused_total - fields["pause_seen"]
+            if stands_still and date_of(fields.get("due_at")) and rest > 0:
+                changed = _shifted(fields, timedelta(milliseconds=rest))
+                stored.set({**changed, "pause_seen": campaign.paused_total})
+
+    async def count(self, campaign: CampaignId) -> tuple[Counts, MessageCounts]:
+        await self._pause()
+        conversations = Counter(
+            (one.fields["status"], one.fields["stage"], one.fields.get("exit_reason"))
+            for one in self._conversations_of(campaign)
+        )
+        messages = Counter(
+            one.fields["status"]
+            for one in self._of("messages").where(lambda one: one.get("campaign_id") == campaign)
+        )
+        names = ("status", "stage", "exit_reason")
+        return (
+            counts_of((dict(zip(names, key, strict=True)), n) for key, n in conversations.items()),
+            message_counts_of(({"status": status}, n) for status, n in messages.items()),
+        )
+
+
+def time_of(fields: Fields, scope: Scope) -> datetime | None:
+    """Give when a conversation has work, as far as the scope looks at it."""
+    if scope is not Scope.LEASES:
+        return date_of(fields.get("due_at"))
+    slot = fields.get("slot") or {}
+    return date_of(slot.get("until")) if slot.get("state") == SlotState.SENDING else None
+
+
+def _shifted(fields: Fields, rest: timedelta) -> Mapping[str, Any]:
+    slot, wait_until = fields.get("slot"), fields.get("wait_until")
+    if slot and slot["state"] == SlotState.RESERVED:
+        slot = {**slot, "until": slot["until"] + rest}
+    wait_until = wait_until and wait_until + rest
+    due = slot["until"] if slot else wait_until
+    return {
+        "slot": slot,
+        "wait_until": wait_until,
+        "due_at": min(time for time in (due, fields["deadline_at"]) if time),
+        "version": fields["version"] + 1,
+    }

@@ -1,0 +1,100 @@
+"""Defects of our own: retried by the policy, then parked with their error, and no neighbour notices."""
+
+import pytest
+
+import reactor.requests
+import reactor.walk
+from tests.builders import template_document
+from tests.world import world as make_world
+
+TEMPLATE = template_document(
+    stages=[{"id": "intro", "message": {"body": "Hello"}, "reply_within": "30d"}],
+    max_duration="60d",
+    retry={"max_attempts": 3, "initial_delay": "1m"},
+)
+
+
+@pytest.fixture
+async def world(mongodb_uri, mongodb_client, database_name, tmp_path):
+    """A world with a worker that works when it is told to."""
+    async with make_world(mongodb_uri, mongodb_client, database_name, tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+def defect(monkeypatch):
+    """Make the decision fail for whatever the predicate says."""
+
+    def install(fails):
+        decide = reactor.walk.step
+
+        def step(conversation, updates, entry, scene):
+            if fails(conversation, updates):
+                raise ZeroDivisionError("Ada Lovelace")
+            return decide(conversation, updates, entry, scene)
+
+        monkeypatch.setattr(reactor.walk, "step", step)
+
+    return install
+
+
+async def test_an_update_that_cannot_be_decided_is_parked(world, defect):
+    """It waits between its tries, is parked with its error, and the next one is applied."""
+    defect(lambda _, updates: any(update.text == "poison" for update in updates))
+    await world.submit(2, template=TEMPLATE)
+    poison = await world.tell("reply", text="poison")
+    assert (poison["failures"], "status" in poison) == (1, False)
+    await world.work()
+    assert world.database.conversation_updates.find_one({"_id": "u1"})["failures"] == 1
+    healthy = await world.tell("reply", "r1", text="well")
+    assert healthy["status"] == "applied"
+    for _ in range(2):
+        await world.pass_time(minutes=5)
+    parked = world.database.conversation_updates.find_one({"_id": "u1"})
+    assert (parked["status"], parked["reason"]) == (
+        "parked",
+        "processing failed: ZeroDivisionError",
+    )
+    assert world.conversation()["status"] == "awaiting_reply"
+    after = await world.tell("reply", text="well")
+    assert after["status"] == "applied"
+
+
+async def test_a_conversation_that_cannot_be_decided_is_parked(world, defect):
+    """It is due again after each try, then `failed` with its error; `retry` brings it back."""
+    await world.submit(2, template=TEMPLATE)
+    broken = True
+    defect(lambda conversation, _: broken and conversation.recipient.id == "r0")
+    for days, failures in ((30, 1), (1, 2), (1, 3)):
+        await world.pass_time(days=days, seconds=1)
+        assert world.conversation()["failures"] == failures
+    conversation = world.conversation()
+    assert (conversation["status"], conversation["exit_reason"]) == ("failed", "failed_permanent")
+    assert conversation["last_error"] == "ZeroDivisionError"
+    assert world.conversation("r1")["exit_reason"] == "no_reply_exhausted"
+    assert world.campaign()["status"] == "completed"
+    broken = False
+    answer = await world.tell("retry")
+    assert answer["status"] == "applied"
+    assert world.conversation()["exit_reason"] == "no_reply_exhausted"
+    assert world.campaign()["status"] == "active"
+    await world.pass_time(minutes=1)
+    assert world.campaign()["status"] == "completed"
+    assert world.campaign()["counts"]["by_exit_reason"] == {"no_reply_exhausted": 2}
+
+
+async def test_a_request_that_cannot_be_processed_is_parked(world, monkeypatch):
+    """It is tried again, then parked with its error, and starts nothing."""
+
+    def accept(*_):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(reactor.requests, "accept", accept)
+    await world.submit(template=TEMPLATE)
+    assert "status" not in world.answer()
+    for _ in range(4):
+        await world.pass_time(hours=1)
+    answer = world.answer()
+    assert answer["status"] == "parked"
+    assert answer["problems"] == ["$: processing failed: ZeroDivisionError"]
+    assert world.campaign() is None
