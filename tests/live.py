@@ -11,7 +11,6 @@ from reactor.settings import load_settings
 from schemas.documents import CODEC
 from schemas.ids import campaign_id
 
-
 #: What the worker writes on a document; the rest of it may be impossible to read.
 ANSWER = [
     *("status", "reason", "problems", "decided_at", "applied_at"),
@@ -29,7 +28,7 @@ class Live:
     async def until(self, condition, seconds=30):
         """Wait until a condition holds, and give what it gave."""
         with anyio.fail_after(seconds):
-            while not (found := condition()):
+            while not (found := condition()):  # noqa: ASYNC110 - a database, no event
                 await anyio.sleep(0.01)
         return found
 
@@ -71,5 +70,3 @@ async def live(uri, client, name, directory, **settings):
         finally:
             stop.set()
     assert codes == [0]
-
-

@@ -60,8 +60,6 @@ def mortal(world, at, *, after):
     return store, evolve(world.worker, engine=evolve(world.worker.engine, store=store))
 
 
-
-
 async def campaign(world, at, *, after):
     """Lead a campaign to its end with one death on the way; False: it was not reached."""
     store, worker = mortal(world, at, after=after)
@@ -107,9 +105,7 @@ async def test_death_at_every_call(
             at += 1
             directory = tmp_path / f"{at}-{after}"
             directory.mkdir()
-            async with make_world(
-                mongodb_uri, mongodb_client, database_name, directory
-            ) as world:
+            async with make_world(mongodb_uri, mongodb_client, database_name, directory) as world:
                 died = await campaign(world, at, after=after)
                 check(world, (at, after))
             for name in mongodb_client[database_name].list_collection_names():

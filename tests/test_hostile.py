@@ -76,7 +76,9 @@ REJECTED = {
     ),
 }
 #: Accepted, but nothing is ever handed off.
-GROWING = "{{ '" + "x" * 200 + "'" + " | append: recipient.id | split: '' | join: 'xxxxxxxx'" * 8 + " }}"
+GROWING = (
+    "{{ '" + "x" * 200 + "'" + " | append: recipient.id | split: '' | join: 'xxxxxxxx'" * 8 + " }}"
+)
 BOMBS = {
     "loop-bomb": request(
         "loop-bomb",

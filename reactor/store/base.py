@@ -40,10 +40,15 @@ class MongoBase:
             codec_options=CODEC,
             read_preference=ReadPreference.PRIMARY,
             write_concern=WriteConcern("majority"),
-            # What is read back as won must not be rolled back afterwards.
-            read_concern=ReadConcern("majority"),
+            # What the majority does not have yet is seen, too: a last look cannot see too much.
+            read_concern=ReadConcern("local"),
         )
+        # For what an answer or a mark follows on the same primary: the majority that these wait
+        # for has it as well.
+        self._carried = self._database.with_options(write_concern=WriteConcern(1))
         self._raw: AsyncDatabase[RawBSONDocument] = self._database.with_options(codec_options=RAW)
+        # What is read back as won must not be rolled back afterwards.
+        self._settled = self._raw.with_options(read_concern=ReadConcern("majority"))
         self._templates = Templates()
 
     async def _server_time(self) -> datetime:
@@ -87,10 +92,12 @@ class MongoBase:
                 found[collection].append(raw_of(document))
         return self._read_time(first["now"]), found
 
-    async def _insert_new(self, collection: str, documents: Sequence[Document]) -> list[int]:
+    async def _insert_new(
+        self, database: AsyncDatabase[Document], collection: str, documents: Sequence[Document]
+    ) -> list[int]:
         """Insert those whose unique keys are free; give the places of the others."""
         try:
-            await self._database[collection].insert_many(documents, ordered=False)
+            await database[collection].insert_many(documents, ordered=False)
         except BulkWriteError as error:
             if is_unavailable(error) or write_errors(error) != {DUPLICATE_KEY}:
                 raise

@@ -165,8 +165,9 @@ class MongoConversations(MongoBase):
         query = {"_id": {"$in": list(by_id)}, "written_by": token}
         # With time of its own: the write may have used up all that it had.
         with pymongo.timeout(SECONDS):
-            found = await self._find("conversations", query, projection=["version"])
-        documents = [glance(raw.data) for raw in found]
+            cursor = self._settled.conversations.find(query, projection=["version"])
+            found = await cursor.to_list()
+        documents = [glance(bytes(raw.raw)) for raw in found]
         return {
             one["_id"]: _as_written(by_id[one["_id"]])
             for one in documents

@@ -82,7 +82,7 @@ class MongoInbox(MongoBase):
         alone = [_answer(fields, [raw]) for raw, fields in answers]
         codes = await self._write_answers(inbox, alone)
         # The others were written. This one has no room for an answer, whoever gives it.
-        log = logger.bind(inbox=inbox.value, codes=sorted(codes))
+        log = logger.bind(inbox=inbox.value, code=min(codes))
         log.error("An answer does not fit into its document")
 
     async def _write_answers(
@@ -186,7 +186,7 @@ class MongoInbox(MongoBase):
     @call
     async def insert_campaign(self, campaign: Campaign) -> bool:
         try:
-            await self._database.campaigns.insert_one(to_document(campaign))
+            await self._carried.campaigns.insert_one(to_document(campaign))
         except DuplicateKeyError:
             return False
         return True
@@ -198,7 +198,7 @@ class MongoInbox(MongoBase):
         if not conversations:
             return {}
         documents = [to_document(conversation) for conversation in conversations]
-        present = await self._insert_new("conversations", documents)
+        present = await self._insert_new(self._carried, "conversations", documents)
         return await self._conflicts(conversations, present) if present else {}
 
     async def _conflicts(
@@ -216,7 +216,7 @@ class MongoInbox(MongoBase):
     async def reject_recipients(self, rejected: Sequence[RejectedRecipient]) -> None:
         if rejected:
             documents = [rejected_document(one) for one in rejected]
-            await self._insert_new("rejected_recipients", documents)
+            await self._insert_new(self._carried, "rejected_recipients", documents)
 
     @call
     async def rejected_recipients(

@@ -25,13 +25,15 @@ class MongoLedger(MongoConversations):
     @call
     async def suppress(self, suppressions: Sequence[Suppression]) -> None:
         if suppressions:
-            await self._insert_new("suppressions", [to_document(one) for one in suppressions])
+            await self._insert_new(
+                self._database, "suppressions", [to_document(one) for one in suppressions]
+            )
 
     @long_call
     async def record(self, entries: Sequence[LedgerEntry]) -> None:
         if entries:
             documents = [to_document(entry) for entry in entries]
-            present = await self._insert_new("messages", documents)
+            present = await self._insert_new(self._database, "messages", documents)
             await self._merge([entries[index] for index in present])
 
     @call

@@ -4,7 +4,8 @@ What the walk needs of a database: every read and write, each a fixed number of 
 Two stores keep this contract and one conformance suite holds both to it: `mongo` is the real one,
 `memory` serves the property tests and simulation. Times are campaign time (see reactor.clock).
 Documents that other programs write come back undecoded, one by one, so that one bad document stops
-no other. All writes are majority-acknowledged. A database that does not answer raises
+no other. Writes are majority-acknowledged, or followed in the same walk by one that is and that
+carries them. A database that does not answer raises
 `StoreUnavailableError`; whatever was written before that may or may not be there.
 """
 
