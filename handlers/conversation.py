@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from attrs import frozen
+from attrs import evolve, frozen
 
-from handlers.atom import caught_up
+from handlers.atom import caught_up, settled
 from handlers.due import on_time
 from handlers.scene import Scene
 from handlers.updates import on_update
@@ -39,7 +39,9 @@ def step(
 
     Two updates of one conversation are one write, and so is the mark of the message they lead to.
     """
-    present = caught_up(conversation, scene.campaign, scene.now)
+    # A failure put off its due time; it is over once a decision can be made again.
+    present = evolve(caught_up(conversation, scene.campaign, scene.now), failures=0)
+    present = settled(present)
     reasons: list[Reason] = []
     effects: list[Effect] = []
     answers: list[tuple[AgentId, Answer]] = []

@@ -10,9 +10,18 @@ from handlers.campaign import closed_all, completed, retries_over, step
 from handlers.orders import retry
 from handlers.scene import Scene
 from reactor.engine import Engine
+from reactor.failures import fail
 from reactor.inbox import Answers, read_orders
 from reactor.opening import open_chunk
-from reactor.store.protocol import Batch, BrokenDocument, Change, Inbox, Order, Scope
+from reactor.store.protocol import (
+    Batch,
+    BrokenDocument,
+    Change,
+    Inbox,
+    Order,
+    Scope,
+    StoreUnavailableError,
+)
 from reactor.turns import Turn
 from reactor.unknown import answer_unknown
 from reactor.walk import walk
@@ -55,6 +64,8 @@ async def take_turn(engine: Engine, turn: Turn) -> None:
         engine.turns.name(campaign.id, turn.named)
         return
     await _work(engine, turn, present)
+    if campaign.failures:
+        await engine.store.write_campaign(campaign, evolve(campaign, failures=0))
 
 
 def scope_of(campaign: Campaign) -> Scope:
@@ -153,12 +164,36 @@ async def _work(engine: Engine, turn: Turn, present: _Present) -> None:
         turns.ready(campaign.id)
     turns.in_flight |= mine
     try:
-        progressed = await walk(engine, batch, scene, present.since)
+        progressed = await _walk(engine, batch, present)
     finally:
         turns.in_flight -= mine
     _measure(engine, batch, scene)
     if not full:
         await _rest(engine, present, scope, patient=not progressed)
+
+
+async def _walk(engine: Engine, batch: Batch, present: _Present) -> bool:
+    """Take a batch through; one that fails is split until the guilty conversation stands alone."""
+    try:
+        return await walk(engine, batch, present.scene, present.since)
+    except StoreUnavailableError:
+        raise
+    except Exception as error:
+        error_type = type(error).__name__
+        log = logger.bind(campaign_id=present.campaign.id, error_type=error_type)
+        log.opt(exception=error).error("A batch failed")
+        engine.telemetry.failed(present.campaign.type, error_type)
+        conversations = batch.conversations
+        if not conversations:
+            raise
+        if len(conversations) == 1:
+            now = present.scene.now
+            await fail(engine, present.campaign, conversations[0], error_type, now)
+            return True
+    middle = len(conversations) // 2
+    for half in (conversations[:middle], conversations[middle:]):
+        await _walk(engine, evolve(batch, conversations=half, broken=()), present)
+    return True
 
 
 def _measure(engine: Engine, batch: Batch, scene: Scene) -> None:

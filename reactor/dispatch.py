@@ -10,6 +10,7 @@ from loguru import logger
 
 from reactor.campaigns import take_turn
 from reactor.engine import Engine
+from reactor.failures import fail_campaign
 from reactor.requests import take_request
 from reactor.store.protocol import StoreUnavailableError
 from reactor.turns import Turn
@@ -102,16 +103,24 @@ class Dispatcher:
         return None
 
     async def _turn(self, turn: Turn) -> None:
+        turns = self.engine.turns
         try:
             await take_turn(self.engine, turn)
-        except BaseException:
-            # Whatever it was: nothing of the turn is forgotten.
-            self.engine.turns.name(turn.campaign_id, turn.named)
+        except StoreUnavailableError:
+            # Nothing of the turn is forgotten.
+            turns.name(turn.campaign_id, turn.named)
             if turn.ordered:
-                self.engine.turns.order(turn.campaign_id, turn.orders)
+                turns.order(turn.campaign_id, turn.orders)
             raise
+        except Exception as error:  # noqa: BLE001 - a campaign's failure is its own
+            await fail_campaign(self.engine, turn.campaign_id, error)
         finally:
-            self.engine.turns.done(turn)
+            turns.done(turn)
+
+    def _back_off(self) -> None:
+        """Leave it for a while; a sweep then finds again what was not done."""
+        self._backoff = min(max(BACKOFF_SECONDS, 2 * self._backoff), MAX_BACKOFF_SECONDS)
+        self.engine.turns.want_sweep()
 
     async def _run(self, work: Work) -> None:
         """Do it. A database that does not answer is left alone for a while, then swept."""
@@ -119,11 +128,14 @@ class Dispatcher:
             await work()
             self._backoff = 0.0
         except StoreUnavailableError as error:
-            self._backoff = min(max(BACKOFF_SECONDS, 2 * self._backoff), MAX_BACKOFF_SECONDS)
-            self.engine.turns.want_sweep()
+            self._back_off()
             logger.bind(error_type=str(error), backoff_seconds=self._backoff).warning(
                 "The database does not answer"
             )
+        except Exception as error:  # noqa: BLE001 - what one inbox holds stops no campaign
+            self._back_off()
+            self.engine.telemetry.failed("", type(error).__name__)
+            logger.opt(exception=error).error("An inbox could not be read or answered")
         finally:
             self._running -= 1
             self.wake()

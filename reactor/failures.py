@@ -6,6 +6,7 @@ from attrs import evolve
 from loguru import logger
 
 from handlers.atom import given_up
+from handlers.campaign import failed
 from handlers.outcome import retry_delay
 from handlers.scene import Scene
 from reactor.effects import write_effects
@@ -14,6 +15,7 @@ from reactor.store.protocol import BrokenDocument, Change, Inbox, RawDocument
 from schemas.campaign import Campaign
 from schemas.conversation import Conversation, ConversationStatus, ExitReason
 from schemas.documents import decode
+from schemas.ids import CampaignId
 from schemas.message import MessageStatus
 from schemas.problems import InvalidDocumentError
 from schemas.template import RetryPolicy
@@ -58,6 +60,25 @@ async def fail(
     token = engine.scene(campaign, now).lease.token
     await engine.store.apply([Change(before=subject, after=after)], token=token)
     engine.changed.note(campaign.id)
+
+
+async def fail_campaign(engine: Engine, campaign_id: CampaignId, error: Exception) -> None:
+    """Note that a campaign's turn failed: it gets another one later, or is ended as `failed`."""
+    error_type = type(error).__name__
+    now, campaign = await engine.store.campaign(campaign_id)
+    if not isinstance(campaign, Campaign) or campaign.completed_at:
+        logger.bind(campaign_id=campaign_id).opt(exception=error).error("A turn failed")
+        return
+    policy, failures = campaign.template.retry, campaign.failures + 1
+    log = logger.bind(campaign_id=campaign_id, failures=failures, error_type=error_type)
+    log.opt(exception=error).error("A turn failed")
+    engine.telemetry.failed(campaign.type, error_type)
+    after = evolve(campaign, failures=failures, last_error=error_type)
+    if failures >= policy.max_attempts:
+        log.error("A campaign could not be processed and is ended")
+        after = failed(after, error_type, now)
+    await engine.store.write_campaign(campaign, after)
+    engine.turns.due(campaign_id, now + retry_delay(policy, failures, campaign_id))
 
 
 async def _fail_broken(

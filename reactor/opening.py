@@ -5,6 +5,7 @@ from datetime import datetime
 
 import bson
 from attrs import evolve
+from loguru import logger
 
 from handlers.campaign import failed, opened_through
 from handlers.opening import (
@@ -152,7 +153,9 @@ def _checked(
     if problem:
         return (problem,)
     try:
-        recipient = read_recipient(document, "$")
+        return candidate(read_recipient(document, "$"), position, template, channels)
     except InvalidDocumentError as error:
         return error.problems
-    return candidate(recipient, position, template, channels)
+    except Exception as error:  # noqa: BLE001 - a defect of ours costs one recipient
+        logger.opt(exception=error).error("A recipient could not be checked")
+        return (f"$: processing failed: {type(error).__name__}",)

@@ -15,7 +15,7 @@ from reactor.opening import CHUNK, sort_out
 from reactor.store.protocol import Inbox, RawDocument, StoreUnavailableError
 from reactor.turns import Turn
 from schemas.batch_request import BATCH_RECIPIENTS, BatchRequest, OnInvalidRecipient
-from schemas.campaign import Campaign
+from schemas.campaign import Campaign, CampaignStatus
 from schemas.converter import (
     InvalidDocumentError,
     NewerSchemaError,
@@ -86,6 +86,8 @@ async def _answer_again(engine: Engine, raw: RawDocument, campaign: Campaign) ->
         return
     accepted_at = campaign.created_at.isoformat(timespec="milliseconds")
     problem = f"already accepted at {accepted_at}; this copy was not read"
+    if campaign.status is CampaignStatus.FAILED:
+        problem = f"accepted at {accepted_at}, but its campaign failed: {campaign.last_error}"
     fields = {
         "status": "accepted",
         "decided_at": campaign.created_at,

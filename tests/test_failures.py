@@ -2,9 +2,10 @@
 
 import pytest
 
+import reactor.campaigns
 import reactor.requests
 import reactor.walk
-from tests.builders import template_document
+from tests.builders import recipient_document, template_document
 from tests.world import world as make_world
 
 TEMPLATE = template_document(
@@ -98,3 +99,46 @@ async def test_a_request_that_cannot_be_processed_is_parked(world, monkeypatch):
     assert answer["status"] == "parked"
     assert answer["problems"] == ["$: processing failed: ZeroDivisionError"]
     assert world.campaign() is None
+
+
+async def test_a_batch_that_fails_is_split(world, monkeypatch):
+    """The guilty conversation stands alone; its neighbours of the same batch are written to."""
+    deliver = reactor.walk.deliver
+
+    async def poisoned(engine, marked):
+        if any(one.recipient.id == "r2" for one in marked.conversations.values()):
+            raise ZeroDivisionError
+        await deliver(engine, marked)
+
+    monkeypatch.setattr(reactor.walk, "deliver", poisoned)
+    await world.submit(5, template=TEMPLATE)
+    # What was marked in the batch that failed is taken over when its lease is over.
+    await world.pass_time(minutes=1)
+    written_to = {line["recipient_id"] for line in world.handed_off()}
+    assert written_to == {"r0", "r1", "r3", "r4"}
+    assert world.campaign()["status"] == "active"
+
+
+async def test_a_campaign_that_cannot_be_worked_on_fails_alone(world, monkeypatch):
+    """It is tried again, then ended with its error; the campaign beside it does not notice."""
+    open_chunk = reactor.campaigns.open_chunk
+
+    async def poisoned(engine, campaign, now):
+        if campaign.batch_request_id == "poison":
+            raise ZeroDivisionError
+        return await open_chunk(engine, campaign, now)
+
+    monkeypatch.setattr(reactor.campaigns, "open_chunk", poisoned)
+    world.request = "poison"
+    await world.submit(template=TEMPLATE)
+    for _ in range(3):
+        await world.pass_time(hours=1)
+    campaign = world.campaign()
+    assert (campaign["status"], campaign["last_error"]) == ("failed", "ZeroDivisionError")
+    assert campaign["completed_at"] is not None
+    assert "its campaign failed: ZeroDivisionError" in world.answer()["problems"][0]
+    world.request = "healthy"
+    other = [recipient_document(address={"email": "healthy@example.com"})]
+    answer = await world.submit(other, template=TEMPLATE)
+    assert answer["status"] == "accepted"
+    assert len(world.handed_off()) == 1
