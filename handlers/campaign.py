@@ -33,9 +33,9 @@ def step(
             continue
         changed, answer = _HANDLERS[update.kind](present, update, now)
         answers.append((update.id, answer))
-        if changed != present:
-            applied = (*present.applied, update.id)[-MAX_APPLIED:]
-            present = evolve(changed, applied=applied)
+        if answer.status is UpdateStatus.APPLIED:
+            changed = evolve(changed, applied=(*changed.applied, update.id)[-MAX_APPLIED:])
+        present = changed
     present = settled(_on_time(present, now), now)
     return CampaignTransition(campaign=present, answers=tuple(answers))
 
@@ -45,7 +45,7 @@ def settled(campaign: Campaign, now: datetime) -> Campaign:
     Derive `due_at`: when the campaign itself has work, besides its conversations'.
 
     An ended campaign is due until all of its conversations are closed; what is then still in flight
-    has a due time of its own.
+    has a due time of its own. Whatever its end, it must be looked at when `open_until` is past.
     """
     due_at: datetime | None = None
     if campaign.completed_at:
@@ -54,9 +54,10 @@ def settled(campaign: Campaign, now: datetime) -> Campaign:
         due_at = campaign.created_at
     elif campaign.status is S.SCHEDULED:
         due_at = campaign.scheduled_at
-    elif campaign.status not in ENDED and now < campaign.deadline_at:
-        times = (campaign.deadline_at, campaign.paused_until, campaign.open_until)
-        due_at = min(time for time in times if time)
+    else:
+        ends = () if campaign.status in ENDED else (campaign.deadline_at, campaign.paused_until)
+        ahead = [time for time in (*ends, campaign.open_until) if time and time > now]
+        due_at = min(ahead, default=None)
     return evolve(campaign, due_at=due_at)
 
 
@@ -85,8 +86,7 @@ def completed(
     campaign: Campaign, counts: Counts, messages: MessageCounts, now: datetime
 ) -> Campaign:
     """End a campaign none of whose conversations is open or unsettled."""
-    if campaign.status is S.PAUSED:
-        campaign = _resumed(campaign, now)
+    campaign = _unpaused(campaign, now)
     status = campaign.status if campaign.status in ENDED else S.COMPLETED
     campaign = evolve(
         campaign,
@@ -134,6 +134,7 @@ def reopened(campaign: Campaign, now: datetime, until: datetime | None = None) -
 
 def failed(campaign: Campaign, error: str, now: datetime) -> Campaign:
     """End a campaign that cannot go on; its open conversations end with it."""
+    campaign = _unpaused(campaign, now)
     return settled(evolve(campaign, status=S.FAILED, opened=True, last_error=error), now)
 
 
@@ -193,12 +194,14 @@ def _resumed(campaign: Campaign, now: datetime) -> Campaign:
     )
 
 
+def _unpaused(campaign: Campaign, now: datetime) -> Campaign:
+    return _resumed(campaign, now) if campaign.status is S.PAUSED else campaign
+
+
 def _on_cancel(campaign: Campaign, _: CampaignUpdate, now: datetime) -> _Decided:
     if campaign.status in ENDED:
         return _ignored(campaign, Reason.FINAL)
-    if campaign.status is S.PAUSED:
-        campaign = _resumed(campaign, now)
-    cancelled = evolve(campaign, status=S.CANCELLED)
+    cancelled = evolve(_unpaused(campaign, now), status=S.CANCELLED)
     return cancelled, _answer(UpdateStatus.APPLIED, Reason.CANCELLED)
 
 

@@ -36,6 +36,7 @@ def configured(monkeypatch):
     root.handlers[:] = handlers
     root.setLevel(level)
     command.setLevel(logging.NOTSET)
+    logging.getLogger("pymongo").setLevel(logging.NOTSET)
 
 
 @pytest.fixture
