@@ -16,9 +16,10 @@ from reactor.store.protocol import Store
 from schemas.campaign import Campaign
 from schemas.ids import CampaignId
 
-#: With the time that a recount takes, counts stay fresh within 5 s.
+#: With the time that a recount takes, counts stay fresh within 5 s, up to so many conversations.
 INTERVAL_SECONDS = 2.0
-#: A recount takes at most this share of the time.
+SMALL = 100_000
+#: Above, a recount takes at most this share of the time.
 SHARE = 1 / 20
 #: For the error of an estimated time.
 MARGIN_SECONDS = 0.1
@@ -60,13 +61,16 @@ class Changed:
             if state.changed_at is not None and (everything or state.not_before <= now)
         ]
 
-    def counted(self, campaign_id: CampaignId, began: float) -> None:
-        """Take note of a recount that began at these monotonic seconds and is over now."""
+    def counted(self, campaign_id: CampaignId, began: float, conversations: int) -> None:
+        """Take note of a recount of so many, that began at these monotonic seconds and is over now."""
         state = self._states.get(campaign_id)
         if state is None:
             return
         now = self.monotonic()
-        state.not_before = now + max(INTERVAL_SECONDS, (now - began) / SHARE)
+        rest = INTERVAL_SECONDS
+        if conversations > SMALL:
+            rest = max(rest, (now - began) / SHARE)
+        state.not_before = now + rest
         if state.changed_at is not None and state.changed_at <= began:
             state.changed_at = None
 
@@ -88,7 +92,7 @@ async def recount(
     if campaign.counting_at and campaign.counting_at > last_change:
         finished = campaign.counted_at is not None and campaign.counted_at >= campaign.counting_at
         if finished:
-            changed.counted(campaign_id, began)
+            changed.counted(campaign_id, began, campaign.recipient_count)
         if finished or now - campaign.counting_at < scale.campaign_span(ABANDONED_SECONDS):
             return
     claimed = await store.write_campaign(campaign, evolve(campaign, counting_at=now))
@@ -96,4 +100,4 @@ async def recount(
         return
     counts, messages = await store.count(campaign_id)
     if await store.write_campaign(claimed, counted(claimed, counts, messages, now)):
-        changed.counted(campaign_id, began)
+        changed.counted(campaign_id, began, campaign.recipient_count)
