@@ -12,7 +12,7 @@ from schemas.address import address_key
 from schemas.conversation import Conversation, ExitReason, MessageRef, Slot, SlotState
 from schemas.ids import SendKey
 from schemas.message import MessageStatus, Suppression
-from schemas.transition import Effect, Reason, Report, Suppress, Transition
+from schemas.transition import Effect, Reason, Record, Report, Suppress, Transition
 from schemas.update import Bounce, ConversationUpdate, OptOutScope
 
 
@@ -22,12 +22,22 @@ def on_delivered(
     key = _reported_key(conversation, update)
     if key is None:
         return ignored(conversation, Reason.NO_SUCH_MESSAGE)
-    report = Report(key=key, status=MessageStatus.DELIVERED, at=update.at)
+    reported = _reported(conversation, key, MessageStatus.DELIVERED, update.at)
     slot = conversation.slot
     if slot and slot.key(conversation.id) == key and _in_doubt(slot, scene.now):
         conversation, effects = report_settles(conversation, scene)
-        return applied(conversation, Reason.REPORTED, (report, *effects))
-    return applied(conversation, Reason.REPORTED, (report,))
+        return applied(conversation, Reason.REPORTED, (*reported, *effects))
+    return applied(conversation, Reason.REPORTED, reported)
+
+
+def _reported(
+    conversation: Conversation, key: SendKey, status: MessageStatus, at: datetime
+) -> tuple[Effect, ...]:
+    """Report on a message. One in flight is entered too: its worker may not live to do so."""
+    report, slot = Report(key=key, status=status, at=at), conversation.slot
+    if slot and slot.key(conversation.id) == key and _is_handed_off(slot):
+        return Record(slot=slot, status=MessageStatus.SENT, at=at), report
+    return (report,)
 
 
 def _in_doubt(slot: Slot, now: datetime) -> bool:
@@ -45,7 +55,7 @@ def on_bounced(conversation: Conversation, update: ConversationUpdate, scene: Sc
         return ignored(conversation, Reason.NO_SUCH_MESSAGE)
     effects: tuple[Effect, ...] = _suppress(_written_to(conversation, scene), update)
     if key is not None:
-        effects = (Report(key=key, status=MessageStatus.BOUNCED, at=update.at), *effects)
+        effects = (*_reported(conversation, key, MessageStatus.BOUNCED, update.at), *effects)
     return _suppressed(conversation, update, ExitReason.BOUNCED, effects, scene)
 
 
@@ -109,6 +119,8 @@ def _reported_key(conversation: Conversation, update: ConversationUpdate) -> Sen
 def _last_handed_off(conversation: Conversation) -> MessageRef | None:
     """Give the last message that a channel has, as far as is known: one only reserved is not it."""
     slot = conversation.slot
-    if slot and (slot.uncertain or slot.state is not SlotState.RESERVED):
-        return slot.ref()
-    return conversation.last_message
+    return slot.ref() if slot and _is_handed_off(slot) else conversation.last_message
+
+
+def _is_handed_off(slot: Slot) -> bool:
+    return slot.uncertain or slot.state is not SlotState.RESERVED

@@ -114,13 +114,14 @@ def _stopped(look: Look) -> frozenset[ConversationId] | None:
         stops_campaign(update.kind) and update.id not in applied for update in look.campaign_updates
     ):
         return None
+    # What is in `applied` was decided upon already, and is only not yet marked so.
+    decided = {one.id: one.applied for one in look.conversations.values()}
     return frozenset(
         update.conversation_id
         for update in look.updates
         if update.conversation_id
         and stops(update.kind, update.bounce)
-        # Applied, and only not yet marked so: decided upon already.
-        and update.id not in look.conversations[update.conversation_id].applied
+        and update.id not in decided.get(update.conversation_id, ())
     )
 
 

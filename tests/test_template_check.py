@@ -55,18 +55,39 @@ class TestStages:
             stage("a", on_reply=(rule(ADVANCE),)),
             stage("a", on_reply=(rule(STAY, "x"), rule(go_to("b"), "y"))),
             stage("a", on_no_reply=go_to("b")),
+            stage("a", on_reply=(rule(go_to("a")),), on_no_reply=ADVANCE),
         ],
-        ids=["silence", "reply", "some reply", "go_to"],
+        ids=["silence", "reply", "some reply", "go_to", "back to itself, or on"],
     )
     def test_reached(self, first):
         """A stage is reached by advancing or by name, after a reply or after silence."""
         assert not check(first, stage("b"))
 
-    @pytest.mark.parametrize("then", [ADVANCE, go_to("b")], ids=["advance", "go_to"])
-    def test_reached_when_the_agent_is_late(self, then):
-        """What comes after the agent's deadline leads on, from a stage that holds for the agent."""
-        late = AgentPolicy(then=then)
-        assert not check(stage("a", on_reply=(rule(HOLD),)), stage("b"), agent=late)
+    @pytest.mark.parametrize(
+        "first",
+        [
+            stage("a", on_reply=(rule(HOLD),)),
+            stage("a", on_reply=(rule(STAY, "away"), rule(ESCALATE, "human"))),
+            stage("a", on_no_reply=ESCALATE),
+        ],
+        ids=["held", "escalated", "escalated after silence"],
+    )
+    def test_reached_by_whoever_decides(self, first):
+        """The agent or a human may send a conversation on to any stage."""
+        assert not check(first, stage("b"), stage("c"))
+
+    def test_reached_by_whoever_decides_later(self):
+        """A stage that holds leads to every other, if it is reached itself."""
+        holds = stage("c", on_reply=(rule(HOLD),))
+        assert not check(stage("a", on_no_reply=go_to("c")), stage("b"), holds)
+        assert check(stage("a"), stage("b"), holds) == [
+            "$.template.stages[1]: stage 'b' can never be reached",
+            "$.template.stages[2]: stage 'c' can never be reached",
+        ]
+
+    def test_not_reached_by_an_agent_who_is_never_asked(self):
+        """What comes after the agent's deadline leads nowhere where no stage holds."""
+        late = AgentPolicy(then=ADVANCE)
         assert check(stage("a", on_reply=(rule(STAY),)), stage("b"), agent=late) == [
             "$.template.stages[1]: stage 'b' can never be reached"
         ]
@@ -119,16 +140,18 @@ class TestChannels:
 
 class TestTimes:
     def test_too_long(self):
-        """Follow-ups that the campaign's end would cut off are a problem."""
-        late = (follow_up(after=20 * DAY), follow_up(after=7 * DAY))
-        slow = stage(follow_ups=late, reply_within=timedelta(days=3, hours=1))
-        assert check(slow) == [
+        """Follow-ups that the campaign's end would cut off are a problem; silence after them is none."""
+        late = (follow_up(after=20 * DAY), follow_up(after=10 * DAY))
+        slow = stage("b", follow_ups=late)
+        first = stage("a", on_no_reply=ADVANCE)
+        assert check(first, slow) == [
             (
-                "$.template.stages[0].follow_ups: with reply_within they last 721h,"
-                " longer than max_duration 30d"
+                "$.template.stages[1].follow_ups: the last one is due after 30d,"
+                " when max_duration 30d is over"
             )
         ]
-        assert not check(evolve(slow, reply_within=3 * DAY))
+        in_time = (late[0], follow_up(after=10 * DAY - timedelta(milliseconds=1)))
+        assert not check(first, evolve(slow, follow_ups=in_time, reply_within=40 * DAY))
 
     def test_without_follow_ups(self):
         """A wait alone may last as long as the campaign lets it."""
