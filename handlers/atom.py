@@ -88,13 +88,19 @@ def effective_pause(campaign: Campaign, now: datetime) -> int:
     return campaign.paused_total + milliseconds(present)
 
 
+def _stands_still(conversation: Conversation) -> bool:
+    """Say whether a pause makes its wait longer: the start is a date, and comes when it comes."""
+    waits_for_start = conversation.status is S.PENDING and conversation.message_count == 0
+    return conversation.status in _STANDING_STILL and not waits_for_start
+
+
 def caught_up(conversation: Conversation, campaign: Campaign, now: datetime) -> Conversation:
     """Move on what stood still during the campaign's pauses that it does not count in yet."""
     total = effective_pause(campaign, now)
     rest = timedelta(milliseconds=total - conversation.pause_seen)
     if not rest or not conversation.is_open:
         return conversation
-    if conversation.status not in _STANDING_STILL:
+    if not _stands_still(conversation):
         return evolve(conversation, pause_seen=total)
     slot = conversation.slot
     if slot and slot.state is SlotState.RESERVED:
@@ -178,7 +184,7 @@ def in_its_visit(conversation: Conversation) -> bool:
 def held_still(conversation: Conversation, until: datetime | None, now: datetime) -> Conversation:
     """Put a pause over it; its status and the rest of its wait are kept for `resumed`."""
     rest = None
-    if conversation.status in _STANDING_STILL and conversation.wait_until:
+    if _stands_still(conversation) and conversation.wait_until:
         rest = max(0, milliseconds(conversation.wait_until - now))
     pause = Pause(status=conversation.status, rest=rest, until=until)
     return evolve(conversation, pause=pause, status=S.PAUSED)

@@ -615,9 +615,10 @@ def shifting():
             {"wait_until": NOW + 2 * HOUR, "due_at": near},
         ),
         "without a wait": (
-            {"wait_until": None, "due_at": NOW + 30 * DAY},
+            {"wait_until": None, "due_at": NOW + 30 * DAY, "message_count": 1},
             {"wait_until": None, "due_at": NOW + 30 * DAY},
         ),
+        "not begun": (held | {"status": S.PENDING}, None),
         "escalated": (held | {"status": S.ESCALATED}, None),
         "up to date": (held | {"pause_seen": 3_600_000}, None),
         "ahead": (held | {"pause_seen": 3_600_001}, None),

@@ -220,6 +220,19 @@ async def test_a_paused_campaign_waits_and_its_waits_run_on(world):
     assert len(world.handed_off()) == 6
 
 
+async def test_a_pause_before_the_start_does_not_move_it(world):
+    """The start is a date: a pause that is over by then has changed nothing."""
+    now = await world.worker.engine.store.now()
+    await world.submit(template=TEMPLATE, scheduled_at=now + timedelta(days=3))
+    await world.order("pause")
+    await world.tell("pause")
+    await world.pass_time(days=1)
+    await world.tell("resume")
+    await world.order("resume")
+    await world.pass_time(days=2, seconds=1)
+    assert len(world.handed_off()) == 1
+
+
 async def test_a_cancelled_campaign_ends_its_conversations(world):
     """Cancelled takes effect at once, and everything is closed."""
     await world.submit(3, template=TEMPLATE)

@@ -82,7 +82,11 @@ class MemoryCampaigns(MemoryBase):
         await self._pause()
         for stored in self._conversations_of(campaign.id):
             fields = stored.fields
-            stands_still = fields["status"] in _STANDING_STILL and fields.get("pause") is None
+            stands_still = (
+                fields["status"] in _STANDING_STILL
+                and (fields["status"] != "pending" or fields["message_count"] > 0)
+                and fields.get("pause") is None
+            )
             rest = campaign.paused_total - fields["pause_seen"]
             if stands_still and date_of(fields.get("due_at")) and rest > 0:
                 changed = _shifted(fields, timedelta(milliseconds=rest))

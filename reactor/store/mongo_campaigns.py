@@ -96,6 +96,8 @@ class MongoCampaigns(MongoBase):
             "pause": None,
             "pause_seen": {"$lt": campaign.paused_total},
             "status": {"$in": _STANDING_STILL},
+            # The start is a date, and comes when it comes.
+            "$nor": [{"status": "pending", "message_count": 0}],
         }
         update = [{"$set": moved}, {"$set": {"due_at": due, "version": {"$add": ["$version", 1]}}}]
         await repeated(lambda: self._database.conversations.update_many(query, update))

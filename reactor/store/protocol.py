@@ -295,7 +295,7 @@ class Store(Protocol):
         One grouped write guarded by `pause_seen`: adds `paused_total - pause_seen` to `wait_until`
         and to the `until` of a reserved slot, derives `due_at` from them (the slot's `until` where
         there is a slot, else `wait_until`; never after `deadline_at`) and raises the version. Those
-        that are paused by themselves, escalated or closed stay as they are. It is for those who
+        that are paused by themselves, escalated, closed or not begun stay as they are. It is for those who
         read `due_at`; decisions catch up by themselves.
         """
 
