@@ -32,8 +32,8 @@ def on_time(conversation: Conversation, entry: LedgerEntry | None, scene: Scene)
     ended = _ended(conversation, scene)
     slot = ended.conversation.slot
     if slot and slot.state is not SlotState.RESERVED and slot.until <= scene.now:
+        # Closing has left it in the slot, and so without an effect.
         transition = on_lease_over(ended.conversation, entry, scene)
-        transition = evolve(transition, effects=(*ended.effects, *transition.effects))
     elif ended.reason is Reason.NOT_DUE and scene.campaign.status is CampaignStatus.ACTIVE:
         transition = _on_due(conversation, scene)
     else:
@@ -53,7 +53,7 @@ def _ended(conversation: Conversation, scene: Scene) -> Transition:
 def _on_due(conversation: Conversation, scene: Scene) -> Transition:
     nothing = Transition(conversation=conversation, reason=Reason.NOT_DUE)
     due_at = settled(conversation).due_at
-    if not conversation.is_open or due_at is None or due_at > scene.now:
+    if due_at is None or due_at > scene.now:
         return nothing
     if conversation.pause:
         resumed = resume(conversation, conversation.pause, scene, DUE)

@@ -80,11 +80,8 @@ def on_lease_over(
         known = (reason for reason in ExitReason if reason == entry.reason)
         exit_reason = next(known, ExitReason.FAILED_PERMANENT)
         return _failed(conversation, slot, exit_reason, entry.error, scene)
-    doubtful = evolve(slot, uncertain=True)
     if slot.state is SlotState.UNKNOWN:
-        return _failed(
-            conversation, doubtful, ExitReason.FAILED_PERMANENT, "outcome unknown", scene
-        )
+        return _failed(conversation, slot, ExitReason.FAILED_PERMANENT, "outcome unknown", scene)
     lost = Outcome(kind=OutcomeKind.UNKNOWN, error="the worker died during the hand-off")
     again = (
         conversation.is_open

@@ -66,7 +66,7 @@ def on_update(conversation: Conversation, update: ConversationUpdate, scene: Sce
 
 def _decided(conversation: Conversation, update: ConversationUpdate, scene: Scene) -> Transition:
     handler = HANDLERS[update.kind]
-    if conversation.pause is None or update.kind in _PAUSING:
+    if not conversation.is_open or conversation.pause is None or update.kind in _PAUSING:
         return handler(conversation, update, scene)
     decided: list[Transition] = []
 
