@@ -30,7 +30,7 @@ from schemas.campaign import Campaign
 from schemas.converter import InvalidDocumentError, read_recipient
 from schemas.documents import CODEC
 from schemas.hand_off import ChannelSpec
-from schemas.ids import AgentId
+from schemas.ids import AgentId, conversation_id
 from schemas.template import Template
 
 #: Recipients of one chunk: bounds memory, and how long the chunk keeps others waiting.
@@ -57,9 +57,16 @@ async def open_chunk(engine: Engine, campaign: Campaign, now: datetime) -> Campa
     found, rejected = sort_out(page, campaign.template, engine.specs)
     keys = {key for one in found for key in one.address_keys}
     suppressed = await store.suppressed(keys)
+    barred = {
+        index: conversation_id(request, one.recipient.id)
+        for index, one in enumerate(found)
+        if is_suppressed(one.recipient, campaign.template, engine.specs, suppressed)
+    }
+    # Suppressed since, where opening was interrupted: what was opened is not rejected as well.
+    present = await store.campaigns_of(set(barred.values()))
     opened = []
-    for one in found:
-        if is_suppressed(one.recipient, campaign.template, engine.specs, suppressed):
+    for index, one in enumerate(found):
+        if index in barred and barred[index] not in present:
             rejected.append((one.position, one.recipient.id, SUPPRESSED))
         else:
             opened.append(open_conversation(one, campaign, now))
