@@ -335,7 +335,8 @@ def pass_on(made, *told, at=None, ledger=None):
     result = step(made, told, ledger, at)
     assert result == step(made, told, ledger, at)
     check(made, result.conversation, at, result.effects)
-    assert by(made, result.conversation) <= {"due", *(one.id for one in told)}
+    wrote = {made.slot.by} if made.slot and made.slot.by else set()
+    assert by(made, result.conversation) <= {"due", *(one.id for one in told)} | wrote
     return result
 
 
