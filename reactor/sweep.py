@@ -47,6 +47,9 @@ class Sweep:
             times = [time for time in (due.due_at, due.conversations_due_at) if time]
             if times:
                 turns.due(due.campaign_id, min(times))
+            if due.conversations_due_at is None and due.status is not CampaignStatus.SCHEDULED:
+                # None may be open: whoever closed the last one died before it was completed.
+                turns.ready(due.campaign_id)
         active = Counter(due.type for due in unfinished if due.status is CampaignStatus.ACTIVE)
         engine.telemetry.set_active(active)
 
