@@ -435,6 +435,7 @@ class Machine(RuleBasedStateMachine):
                 self.heal()
                 self.agree()
         finally:
+            logger.enable("reactor")
             self.patch.undo()
             if self.floor:
                 self.floor.close()
