@@ -595,12 +595,12 @@ BOMBED = {"recipient": {"long": "a" * 50_000, "list": [str(n) for n in range(500
 
 @pytest.mark.parametrize("name", BOMBS)
 def test_bombs_fail_fast(name):
-    """Whatever a text asks for, it is refused within a second."""
-    limit = 1 if sys.gettrace() is None else 10  # measuring coverage takes its time
+    """Whatever a text asks for, it is refused long before what it asks for could be done."""
     started = time.process_time()
     check_template(BOMBS[name])
     refused(BOMBS[name], context=BOMBED)
-    assert time.process_time() - started < limit
+    # A fraction of a second each; without the limits, minutes, or all memory.
+    assert time.process_time() - started < 20
 
 
 @pytest.mark.parametrize("name", BOMBS)
