@@ -558,12 +558,6 @@ def without_last_look(patch):
     patch.setattr(reactor.delivery, "verdict", lambda *_: None)
 
 
-def without_ledger(patch):
-    """Take a message over without asking the ledger."""
-    take_over = handlers.due.on_lease_over
-    patch.setattr(handlers.due, "on_lease_over", lambda one, _, scene: take_over(one, None, scene))
-
-
 def without_lease_check(patch):
     """Hand off however late it is."""
     hand_off = reactor.delivery._hand_off_each
@@ -611,7 +605,6 @@ def without_guard(patch):
     "without",
     [
         without_last_look,
-        without_ledger,
         without_lease_check,
         without_doubt,
         without_unwanted,
@@ -622,7 +615,7 @@ def test_each_rule_is_needed(without, monkeypatch):
     """With one rule switched off, the machine finds what breaks."""
     without(monkeypatch)
     found = settings(
-        BROAD, max_examples=500, derandomize=True, database=None, phases=[Phase.generate]
+        BROAD, max_examples=3000, derandomize=True, database=None, phases=[Phase.generate]
     )
     with pytest.raises(AssertionError):
         run_state_machine_as_test(Machine, settings=found)
