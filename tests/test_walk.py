@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from tests.builders import recipient_document, template_document
+from tests.builders import batch_request_document, recipient_document, template_document
 from tests.invariants import check_invariants
 from tests.world import world as make_world
 
@@ -354,3 +354,68 @@ async def test_an_update_of_nobody_is_rejected(world):
     await world.submit(template=TEMPLATE)
     answer = await world.tell("reply", "nobody", text="hello")
     assert (answer["status"], answer["reason"]) == ("rejected", "no such conversation")
+
+
+async def test_a_template_is_named_by_name_and_version(world):
+    """The one of that version is pinned; without a version the highest."""
+    texts = {1: "First", 3: "Third", 2: "Second"}
+    world.database.campaign_templates.insert_many(
+        TEMPLATE
+        | {"name": "shared", "version": version}
+        | {"stages": [{"id": "intro", "message": {"body": body}}]}
+        for version, body in texts.items()
+    )
+    for number, ref in enumerate(({"name": "shared"}, {"name": "shared", "version": 2})):
+        world.request = f"by-name-{number}"
+        other = [recipient_document(address={"email": f"r{number}@example.com"})]
+        answer = await world.submit(other, template=None, template_ref=ref)
+        assert answer["status"] == "accepted"
+    assert [line["body"] for line in world.handed_off()] == ["Third", "Second"]
+    world.request = "broken"
+    world.database.campaign_templates.insert_one({"name": "broken", "version": 1, "stages": []})
+    answer = await world.submit(template=None, template_ref={"name": "broken"})
+    assert answer["status"] == "rejected"
+    assert all("template 'broken'" in problem for problem in answer["problems"])
+
+
+async def test_one_bad_recipient_rejects_the_request_where_it_says_so(world):
+    """`on_invalid_recipient: reject` names every problem and starts nothing."""
+    recipients = [
+        recipient_document("r0"),
+        recipient_document("r1", timezone="Mars/Base"),
+        recipient_document("r2", address={"email": "r0@example.com"}),
+        recipient_document("r0", address={"email": "other@example.com"}),
+    ]
+    answer = await world.submit(recipients, template=TEMPLATE, on_invalid_recipient="reject")
+    assert answer["status"] == "rejected"
+    assert [problem.split(":")[0] for problem in answer["problems"]] == [
+        "$.recipients[1]",
+        "$.recipients[2]",
+        "$.recipients[3]",
+    ]
+    assert world.campaign() is None
+    world.request = "well"
+    answer = await world.submit(recipients[:1], template=TEMPLATE, on_invalid_recipient="reject")
+    assert answer["status"] == "accepted"
+
+
+async def test_recipients_from_their_own_collection(world):
+    """They are found by the request's id, whatever their own; their number must agree."""
+    documents = [
+        {"_id": identity, "batch_request_id": "many"} | recipient_document(f"r{number}")
+        for number, identity in enumerate([3, "a", 1.5, {"b": 1}])
+    ]
+    world.database.batch_recipients.insert_many([*documents, {"batch_request_id": "many"}])
+    request = batch_request_document(_id="many", template=TEMPLATE) | {
+        "recipients_from": "batch_recipients"
+    }
+    del request["recipients"]
+    world.request = "many"
+    world.database.batch_requests.insert_one(request | {"recipient_count": 5})
+    await world.work()
+    assert world.answer()["counts"] == {"recipients": 5, "rejected": 1}
+    assert len(world.handed_off()) == 4
+    world.request = "few"
+    world.database.batch_requests.insert_one(request | {"_id": "few", "recipient_count": 5})
+    await world.work()
+    assert world.answer()["problems"] == ["$.recipient_count: expected 5 recipients, found 0"]
