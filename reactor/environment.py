@@ -110,6 +110,11 @@ def masked(url: str) -> str:
     return re.sub(r"\?.*", "?***", without_user, flags=re.DOTALL)
 
 
+def hidden(_: str) -> str:
+    """Give nothing of a secret but that there is one."""
+    return "***"
+
+
 def scheme_only(url: str) -> str:
     """Give the scheme of a URL of which nothing else is known."""
     found = re.match(r"[A-Za-z][A-Za-z0-9+.-]*:(//)?", url)

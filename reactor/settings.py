@@ -223,7 +223,8 @@ class Settings:
         for name, channel in self.channels.items():
             owner = f"{PREFIX}{name.upper()}"
             values[owner] = masked(channel.url)
-            for attribute, suffix in SUFFIXES.items():
+            for attribute in channel.attributes():
+                suffix = SUFFIXES[attribute]
                 values[f"{owner}_{suffix.name}"] = show(getattr(channel, attribute), suffix.mask)
         return values
 
@@ -252,7 +253,8 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
         values |= reader.read(variable, attribute)
     reader.problems.update(_contradictions(Settings(**values), reader.problems.keys()))
     channel_reader = Reader({name: text for name, text in given.items() if name not in OWN_NAMES})
-    channels = read_channels(channel_reader)
+    timeout_seconds = values.get("channel_timeout_seconds", 10.0)
+    channels = read_channels(channel_reader, timeout_seconds)
     channel_reader.problems.update(_wrong_urls(channels))
     if problems := (*reader.problems.values(), *channel_reader.problems.values()):
         raise SettingsError(problems)

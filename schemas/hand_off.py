@@ -24,6 +24,9 @@ class ChannelSpec:
     #: Which of a recipient's addresses it sends to.
     address_kind: str
     on_unknown: OnUnknown = OnUnknown.RESEND
+    #: Messages a second that all workers together may hand off, and how many at once. None: no limit.
+    rate: float | None = None
+    burst: int = 1
 
 
 @frozen(kw_only=True)
@@ -56,8 +59,12 @@ class OutcomeKind(StrEnum):
     SENT = "sent"
     #: Not accepted, may be later.
     RETRY = "retry"
+    #: Not accepted, because there were too many (429): no attempt, whatever `retry_after` says.
+    RATE_LIMITED = "rate_limited"
     #: Not accepted, never will be for this recipient.
     REFUSED = "refused"
+    #: Not accepted, nor will be anything else until somebody mends the channel: its credentials, say.
+    CHANNEL_FAILED = "channel_failed"
     #: Handed off, and nobody knows what came of it.
     UNKNOWN = "unknown"
     # The last look found a reason not to hand it off:

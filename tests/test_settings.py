@@ -4,6 +4,7 @@ from pathlib import Path
 import attrs
 import pytest
 
+from reactor.channels.settings import SUFFIXES
 from reactor.clock import TimeScale
 from reactor.settings import (
     SETTINGS,
@@ -227,11 +228,52 @@ def test_channels(tmp_path):
         "email": ChannelSpec(name="email", address_kind="email"),
         "sms_urgent": ChannelSpec(name="sms_urgent", address_kind="sms", on_unknown=OnUnknown.HOLD),
     }
-    assert list(settings.shown().items())[-3:] == [
+    shown = list(settings.shown().items())
+    assert shown[shown.index(("CHANNEL_SMS_URGENT", "log:")) :] == [
         ("CHANNEL_SMS_URGENT", "log:"),
         ("CHANNEL_SMS_URGENT_ADDRESS", "sms"),
         ("CHANNEL_SMS_URGENT_ON_UNKNOWN", "hold"),
+        ("CHANNEL_SMS_URGENT_RATE", "none"),
+        ("CHANNEL_SMS_URGENT_BURST", "none"),
     ]
+
+
+def test_the_rate_of_a_channel():
+    """A rate is so many messages in a unit of time; the burst is a tenth of a second's."""
+    settings = load_settings(
+        {
+            "CHANNEL_A": "log:",
+            "CHANNEL_A_RATE": "50/s",
+            "CHANNEL_B": "log:",
+            "CHANNEL_B_RATE": "600/m",
+            "CHANNEL_B_BURST": "7",
+            "CHANNEL_C": "log:",
+            "CHANNEL_C_RATE": "36/h",
+        }
+    )
+    specs = settings.channel_specs()
+    assert [(specs[name].rate, specs[name].burst) for name in "abc"] == [
+        (50, 5),
+        (10, 7),
+        (0.01, 1),
+    ]
+    assert settings.shown()["CHANNEL_B_RATE"] == "600/m"
+
+
+@pytest.mark.parametrize("rate", ["50", "0/s", "-1/s", "50/w", "x/s", "50/s/s"])
+def test_wrong_rates(rate):
+    """What is no rate is told with what was expected."""
+    expected = "expected a rate like 50/s, 600/m, 10000/h or 200000/d"
+    assert problems(CHANNEL_A="log:", CHANNEL_A_RATE=rate) == (
+        f"CHANNEL_A_RATE='{rate}': {expected}",
+    )
+
+
+def test_what_a_channel_does_not_have():
+    """A variable that means nothing to a channel of this kind is a problem, not overlooked."""
+    assert problems(CHANNEL_A="log:", CHANNEL_A_SECRET="x", CHANNEL_A_FROM="y") == (
+        "CHANNEL_A='log:': log: has no SECRET and no FROM",
+    )
 
 
 def test_wrong_suffix_value():
@@ -318,7 +360,7 @@ def test_documentation():
     documented = {doc.name: doc for doc in SETTINGS}
     assert len(documented) == len(SETTINGS)
     fields = {field.name.upper() for field in attrs.fields(Settings)} - {"CHANNELS", "WARNINGS"}
-    suffixes = {"CHANNEL_<NAME>_ADDRESS", "CHANNEL_<NAME>_ON_UNKNOWN"}
+    suffixes = {f"CHANNEL_<NAME>_{suffix.name}" for suffix in SUFFIXES.values()}
     assert set(documented) == fields | suffixes | {"CHANNEL_<NAME>"}
     assert all(doc.meaning.endswith(".") for doc in SETTINGS)
     told = {"none", "the channel's name", documented["HEARTBEAT_FILE"].default}

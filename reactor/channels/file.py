@@ -11,7 +11,7 @@ import os
 import stat
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import ClassVar, Self
 
 from attrs import define, field
 
@@ -25,6 +25,7 @@ FLAGS = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
 
 @define
 class FileChannel:
+    own: ClassVar[frozenset[str]] = frozenset()
     settings: ChannelSettings
     path: Path = field(init=False)
     _descriptor: int | None = field(init=False, default=None)

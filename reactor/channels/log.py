@@ -1,7 +1,7 @@
 """`log:` a log line for each message, without its content: an engine that sends nothing."""
 
 from types import TracebackType
-from typing import Self
+from typing import ClassVar, Self
 
 from attrs import frozen
 from loguru import logger
@@ -12,6 +12,7 @@ from schemas.hand_off import HandOff, Outcome, OutcomeKind
 
 @frozen
 class LogChannel:
+    own: ClassVar[frozenset[str]] = frozenset()
     settings: ChannelSettings
     concurrency = 1
 

@@ -3,11 +3,12 @@
 import json
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Protocol, Self
+from typing import ClassVar, Protocol, Self
 
 import anyio
 from loguru import logger
 
+from reactor.channels.settings import ChannelSettings
 from schemas.hand_off import HandOff, Outcome, OutcomeKind
 
 
@@ -16,8 +17,14 @@ class Channel(Protocol):
     One configured way out, open as long as its context is.
 
     `send` says what came of it as an `Outcome` and raises only what is a defect; many are under way
-    at once. When its time is up it is cancelled, and what became of the message is unknown.
+    at once. It keeps to `timeout_seconds` by itself: whoever overstays is cancelled, and what became
+    of the message is unknown. A constructor raises ValueError: what was expected of the settings.
     """
+
+    #: Fields of ChannelSettings that it has beside those which all channels have.
+    own: ClassVar[frozenset[str]]
+
+    def __init__(self, settings: ChannelSettings) -> None: ...
 
     @property
     def name(self) -> str: ...

@@ -1,14 +1,14 @@
 """The one table of channels: a URL scheme and the class that serves it."""
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from reactor.channels.file import FileChannel
 from reactor.channels.log import LogChannel
 from reactor.channels.protocol import Channel
-from reactor.channels.settings import ChannelSettings
+from reactor.channels.settings import OWN, SUFFIXES, ChannelSettings
 
-CHANNELS: Mapping[str, Callable[[ChannelSettings], Channel]] = {
+CHANNELS: Mapping[str, type[Channel]] = {
     "file": FileChannel,
     "log": LogChannel,
 }
@@ -20,7 +20,13 @@ def make_channel(settings: ChannelSettings) -> Channel:
         raise ValueError("expected a URL, such as file:PATH or log:")
     if settings.scheme not in CHANNELS:
         raise ValueError(f"unknown scheme; known: {', '.join(sorted(CHANNELS))}")
-    return CHANNELS[settings.scheme](settings)
+    channel = CHANNELS[settings.scheme]
+    foreign = [
+        SUFFIXES[each].name for each in OWN if settings.gives(each) and each not in channel.own
+    ]
+    if foreign:
+        raise ValueError(f"{settings.scheme}: has no {' and no '.join(foreign)}")
+    return channel(settings)
 
 
 @asynccontextmanager
