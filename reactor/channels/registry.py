@@ -4,12 +4,15 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from reactor.channels.file import FileChannel
+from reactor.channels.http import HttpChannel
 from reactor.channels.log import LogChannel
 from reactor.channels.protocol import Channel
 from reactor.channels.settings import OWN, SUFFIXES, ChannelSettings
 
 CHANNELS: Mapping[str, type[Channel]] = {
     "file": FileChannel,
+    "http": HttpChannel,
+    "https": HttpChannel,
     "log": LogChannel,
 }
 
