@@ -262,6 +262,15 @@ def test_sender():
         letter(from_=None)
 
 
+def test_quoted_names():
+    """A name may be written in quotes, as programs do, and a recipient has none."""
+    written = letter(from_='"Smith, \\"Ada\\" <x>"  <ada@example.com>', to="<ada@example.com>")
+    assert box_of(written, "From") == ('Smith, "Ada" <x>', "ada@example.com")
+    assert parsed(written)["To"] == "ada@example.com"
+    with pytest.raises(LetterError, match="nothing else"):
+        letter(to="Ada <ada@example.com>")
+
+
 def test_thread():
     """What follows a message names it by the Message-ID that it had."""
     first = letter()

@@ -8,12 +8,15 @@ from reactor.channels.http import HttpChannel
 from reactor.channels.log import LogChannel
 from reactor.channels.protocol import Channel
 from reactor.channels.settings import OWN, SUFFIXES, ChannelSettings
+from reactor.channels.smtp import SmtpChannel
 
 CHANNELS: Mapping[str, type[Channel]] = {
     "file": FileChannel,
     "http": HttpChannel,
     "https": HttpChannel,
     "log": LogChannel,
+    "smtp": SmtpChannel,
+    "smtps": SmtpChannel,
 }
 
 
