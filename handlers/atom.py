@@ -75,6 +75,8 @@ def _waiting_for(conversation: Conversation) -> tuple[WaitingFor, ...]:
     slot = conversation.slot
     if slot and slot.state is SlotState.UNKNOWN:
         waits.append(WaitingFor.UNKNOWN)
+    elif slot and slot.state is SlotState.RESERVED and slot.held:
+        waits.append(slot.held)
     elif slot and slot.state is SlotState.RESERVED and slot.attempts:
         waits.append(WaitingFor.RETRY)
     elif not slot and not conversation.message_count and conversation.status is S.PENDING:

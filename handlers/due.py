@@ -4,9 +4,10 @@ from attrs import evolve
 
 from handlers.act import Cause, act
 from handlers.atom import DUE, Acted, closed, settled
+from handlers.gates import parked
 from handlers.moves import moved
 from handlers.orders import resume
-from handlers.outcome import on_lease_over
+from handlers.outcome import on_lease_over, too_late
 from handlers.scene import Scene
 from handlers.sending import Written, channel_for, marked, reserve_step, reserve_text, slot_of
 from handlers.stages import next_step, stage_of, wait_after
@@ -53,14 +54,15 @@ def _ended(conversation: Conversation, scene: Scene) -> Transition:
 def _on_due(conversation: Conversation, scene: Scene) -> Transition:
     nothing = Transition(conversation=conversation, reason=Reason.NOT_DUE)
     due_at = settled(conversation).due_at
-    if due_at is None or due_at > scene.now:
+    if (due_at is None or due_at > scene.now) and not _may_leave(conversation, scene):
         return nothing
     if conversation.pause:
         resumed = resume(conversation, conversation.pause, scene, DUE)
         return evolve(nothing, conversation=resumed, reason=Reason.RESUMED)
     slot = conversation.slot
     if slot and slot.state is SlotState.RESERVED:
-        return _marked(conversation, scene)
+        late = slot.send_before is not None and scene.now > slot.send_before
+        return too_late(conversation, slot, scene) if late else _marked(conversation, scene)
     if conversation.status is S.ESCALATED:
         return _acted(closed(conversation, ExitReason.ESCALATION_EXPIRED, now=scene.now, by=DUE))
     if conversation.status is S.AWAITING_AGENT:
@@ -96,8 +98,18 @@ def _send_again(conversation: Conversation, unsent: Unsent, scene: Scene) -> Tra
     return _marked(reserve_text(conversation, written, channel, scene), scene)
 
 
+def _may_leave(conversation: Conversation, scene: Scene) -> bool:
+    """Say whether what was parked at a gate finds it open, before its own time."""
+    slot = conversation.slot
+    parked = slot and slot.held and slot.state is SlotState.RESERVED and not conversation.pause
+    return bool(slot and parked and slot.channel not in scene.gates)
+
+
 def _marked(conversation: Conversation, scene: Scene) -> Transition:
-    sending = marked(conversation, slot_of(conversation), scene.lease)
+    slot = slot_of(conversation)
+    if gate := scene.gates.get(slot.channel):
+        return parked(conversation, slot, gate, scene.now)
+    sending = marked(conversation, slot, scene.lease)
     return Transition(conversation=sending, reason=Reason.MESSAGE_MARKED)
 
 

@@ -1,13 +1,14 @@
 """The last look (I5): what stops a message that is marked `sending` from being handed off."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from attrs import frozen
 
 from schemas.campaign import Campaign, CampaignStatus
 from schemas.conversation import Conversation, Slot
 from schemas.hand_off import Outcome, OutcomeKind
-from schemas.message import ACCEPTED, LedgerEntry
+from schemas.ids import stable_fraction
+from schemas.message import ACCEPTED, LedgerEntry, MessageStatus
 from schemas.update import Bounce, CampaignUpdateKind, UpdateKind
 
 #: Unanswered updates of these kinds stop a message, whatever they will lead to. One that turns out
@@ -22,6 +23,8 @@ STOPPING = frozenset(
         UpdateKind.ESCALATE,
     }
 )
+#: Before a message is looked at again that others on their way leave no room for.
+AGAIN = timedelta(seconds=1)
 CAMPAIGN_STOPPING = frozenset({CampaignUpdateKind.PAUSE, CampaignUpdateKind.CANCEL})
 
 
@@ -46,6 +49,10 @@ class Seen:
     #: An unanswered update of the conversation or the campaign stops it.
     stopped: bool
     suppressed: bool
+    #: Messages that the address got within a day, in all campaigns; and such as may be on their way.
+    sent_today: int = 0
+    on_their_way: int = 0
+    most_a_day: int = 1_000_000
     #: The ledger's word, asked where an earlier attempt is uncertain.
     entry: LedgerEntry | None = None
 
@@ -69,4 +76,17 @@ def verdict(conversation: Conversation, slot: Slot, seen: Seen) -> Outcome | Non
         return Outcome(kind=OutcomeKind.SUPPRESSED)
     if slot.send_before and seen.now > slot.send_before:
         return Outcome(kind=OutcomeKind.TOO_LATE)
+    return _guarded(conversation, slot, seen)
+
+
+def _guarded(conversation: Conversation, slot: Slot, seen: Seen) -> Outcome | None:
+    """I9: no address gets more than so many messages a day, whatever all the templates say."""
+    own = seen.entry is not None and seen.entry.status is MessageStatus.UNKNOWN
+    sent = seen.sent_today - own
+    if sent >= seen.most_a_day:
+        return Outcome(kind=OutcomeKind.RUNAWAY_GUARD)
+    if sent + seen.on_their_way >= seen.most_a_day:
+        # Others that look at the same time may not go either: each looks again at its own time.
+        apart = stable_fraction(slot.key(conversation.id))
+        return Outcome(kind=OutcomeKind.WITHDRAWN, retry_after=AGAIN * (1 + apart))
     return None

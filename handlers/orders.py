@@ -6,14 +6,21 @@ from handlers.act import Cause, act
 from handlers.answers import acted, applied, ignored, rejected
 from handlers.atom import closed, effective_pause, held_still, released, waiting_again
 from handlers.moves import moved
+from handlers.outcome import assumed_sent
 from handlers.replies import names_unknown_stage
 from handlers.scene import Scene
 from schemas.action import ESCALATE, ActionKind
 from schemas.campaign import CampaignStatus
-from schemas.conversation import Conversation, ConversationStatus, ExitReason, Pause
+from schemas.conversation import (
+    Conversation,
+    ConversationStatus,
+    ExitReason,
+    Pause,
+    SlotState,
+)
 from schemas.ids import AgentId
 from schemas.transition import Reason, Transition
-from schemas.update import ConversationUpdate
+from schemas.update import ConversationUpdate, Resolve
 
 S = ConversationStatus
 _ENDED = frozenset({CampaignStatus.CANCELLED, CampaignStatus.FAILED})
@@ -77,6 +84,24 @@ def on_retry(conversation: Conversation, update: ConversationUpdate, scene: Scen
     if scene.now >= conversation.deadline_at or scene.campaign.status in _ENDED:
         return ignored(conversation, Reason.DEADLINE_OVER)
     return applied(retry(conversation, scene, update.id), Reason.RETRIED)
+
+
+def on_unknown_resolved(
+    conversation: Conversation, update: ConversationUpdate, scene: Scene
+) -> Transition:
+    """A human decides about a message that is held because nobody knows what came of it."""
+    slot = conversation.slot
+    named = update.message_id is None or (
+        slot is not None and slot.key(conversation.id) == update.message_id
+    )
+    if slot is None or slot.state is not SlotState.UNKNOWN or not named:
+        return ignored(conversation, Reason.NOT_IN_DOUBT)
+    if update.outcome is Resolve.ASSUME_SENT:
+        conversation, effects = assumed_sent(conversation, scene)
+        return applied(conversation, Reason.MESSAGE_SENT, effects)
+    # Whoever decided it has all of the policy's attempts, and the doubt about the earlier ones.
+    again = evolve(slot, state=SlotState.RESERVED, until=scene.now, spared=slot.attempts)
+    return applied(evolve(conversation, slot=again), Reason.MESSAGE_RESENT)
 
 
 def retry(conversation: Conversation, scene: Scene, by: AgentId) -> Conversation:

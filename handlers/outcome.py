@@ -15,12 +15,14 @@ from handlers.atom import (
     settled,
     under_pause,
 )
+from handlers.gates import barred, parked
 from handlers.moves import moved
 from handlers.scene import Scene
 from handlers.sending import marked, slot_of
 from handlers.stages import stage_of, wait_after
 from schemas.action import ActionKind
 from schemas.campaign import CampaignStatus
+from schemas.channel import CircuitState
 from schemas.conversation import (
     Conversation,
     ConversationStatus,
@@ -28,14 +30,19 @@ from schemas.conversation import (
     Slot,
     SlotState,
     Unsent,
+    WaitingFor,
 )
-from schemas.hand_off import OnUnknown, Outcome, OutcomeKind
+from schemas.hand_off import Gate, OnUnknown, Outcome, OutcomeKind
 from schemas.ids import stable_fraction
 from schemas.message import ACCEPTED, LedgerEntry, MessageStatus
 from schemas.template import RetryPolicy
 from schemas.transition import Reason, Record, Transition
 
 S = ConversationStatus
+_BARRED = {
+    OutcomeKind.SUPPRESSED: ExitReason.SUPPRESSED,
+    OutcomeKind.RUNAWAY_GUARD: ExitReason.RUNAWAY_GUARD,
+}
 #: How long a message that the last look withdrew waits for what it saw to be applied.
 WITHDRAWN_FOR = timedelta(seconds=1)
 #: Of a delay: retries of many conversations spread over the last fifth of it.
@@ -60,6 +67,8 @@ def on_outcome(conversation: Conversation, outcome: Outcome, scene: Scene) -> Tr
             transition = _retry(conversation, slot, outcome, scene)
         case OutcomeKind.UNKNOWN:
             transition = _unknown(conversation, slot, outcome, scene)
+        case OutcomeKind.RATE_LIMITED | OutcomeKind.CHANNEL_FAILED:
+            transition = _not_its_fault(conversation, slot, outcome, scene)
         case OutcomeKind.REFUSED | OutcomeKind.TEMPLATE_ERROR:
             exit_reason = _FAILURES[outcome.kind]
             transition = _failed(conversation, slot, exit_reason, outcome.error, scene)
@@ -89,8 +98,10 @@ def on_lease_over(
         and not conversation.pause
         and scene.campaign.status is CampaignStatus.ACTIVE
         and _policy(slot, scene) is OnUnknown.RESEND
-        and slot.attempts < scene.template.retry.max_attempts
+        and slot.attempts - slot.spared < scene.template.retry.max_attempts
     )
+    if again and (gate := scene.gates.get(slot.channel)):
+        return parked(conversation, evolve(slot, uncertain=True), gate, scene.now)
     if again:
         return Transition(
             conversation=marked(conversation, slot, scene.lease), reason=Reason.MESSAGE_MARKED
@@ -101,6 +112,14 @@ def on_lease_over(
 def report_settles(conversation: Conversation, scene: Scene) -> Acted:
     """A report says that the held message was accepted: go on as from its outcome."""
     transition = _accepted(conversation, slot_of(conversation), scene)
+    return transition.conversation, transition.effects
+
+
+def assumed_sent(conversation: Conversation, scene: Scene) -> Acted:
+    """A human says that the held message was sent: go on as from its outcome."""
+    slot = slot_of(conversation)
+    record = _sent(slot, scene, reason=OnUnknown.ASSUME_SENT)
+    transition = _accepted(conversation, slot, scene, record)
     return transition.conversation, transition.effects
 
 
@@ -210,19 +229,56 @@ def _dropped(
 def _retry(conversation: Conversation, slot: Slot, outcome: Outcome, scene: Scene) -> Transition:
     if not conversation.is_open or not slot.wanted:
         return _dropped(conversation, slot, MessageStatus.FAILED, outcome, scene)
-    policy = scene.template.retry
-    if slot.attempts >= policy.max_attempts:
+    if not _counts(slot, outcome, scene):
+        slot = evolve(slot, spared=slot.spared + 1)
+    if slot.attempts - slot.spared >= scene.template.retry.max_attempts:
         return _failed(conversation, slot, ExitReason.FAILED_RETRIES, outcome.error, scene)
-    delay = retry_delay(policy, slot.attempts, slot.key(conversation.id))
+    return _tried_again(conversation, slot, outcome, scene)
+
+
+def _tried_again(
+    conversation: Conversation, slot: Slot, outcome: Outcome, scene: Scene
+) -> Transition:
+    delay = retry_delay(scene.template.retry, slot.attempts, slot.key(conversation.id))
     until = scene.now + max(delay, outcome.retry_after or delay)
+    reserved = evolve(slot, state=SlotState.RESERVED, until=until, token=None, tried_at=scene.now)
     return Transition(
-        conversation=evolve(
-            conversation,
-            slot=evolve(slot, state=SlotState.RESERVED, until=until, token=None),
-            last_error=outcome.error,
-        ),
+        conversation=evolve(conversation, slot=reserved, last_error=outcome.error),
         reason=Reason.MESSAGE_RETRIED,
     )
+
+
+def _counts(slot: Slot, outcome: Outcome, scene: Scene) -> bool:
+    """
+    Say whether a failed attempt counts against the message's policy.
+
+    It does where the channel has worked since the attempt before: then it is about this message.
+    What may have been sent counts always, but for probes of an open circuit.
+    """
+    state = scene.states.get(slot.channel)
+    if state is None:
+        return outcome.kind is OutcomeKind.UNKNOWN
+    if state.circuit.state is not CircuitState.CLOSED:
+        return False
+    since = slot.tried_at or slot.decided_at
+    works = state.succeeded_at is not None and state.succeeded_at >= since
+    return works or outcome.kind is OutcomeKind.UNKNOWN
+
+
+def _not_its_fault(
+    conversation: Conversation, slot: Slot, outcome: Outcome, scene: Scene
+) -> Transition:
+    """Try again later what was not accepted for what others have sent, or for the channel itself."""
+    if not conversation.is_open or not slot.wanted:
+        return _dropped(conversation, slot, MessageStatus.FAILED, outcome, scene)
+    slot = evolve(slot, spared=slot.spared + 1)
+    tried = _tried_again(conversation, slot, outcome, scene)
+    if outcome.kind is OutcomeKind.RATE_LIMITED:
+        return tried
+    conversation, again = tried.conversation, slot_of(tried.conversation)
+    gate = Gate(until=again.until, why=WaitingFor.CIRCUIT)
+    gate = barred(scene.states.get(slot.channel), scene.now) or gate
+    return parked(conversation, again, gate, scene.now)
 
 
 def _unknown(conversation: Conversation, slot: Slot, outcome: Outcome, scene: Scene) -> Transition:
@@ -254,22 +310,32 @@ def _withheld(conversation: Conversation, slot: Slot, outcome: Outcome, scene: S
     wanted = conversation.is_open and slot.wanted
     if not wanted:
         return _dropped(conversation, slot, MessageStatus.CANCELLED, outcome, scene)
+    if outcome.kind is OutcomeKind.TOO_LATE:
+        return too_late(conversation, slot, scene, outcome.error)
+    # Not handed off: the mark was none.
+    unmarked = evolve(slot, attempts=slot.attempts - 1)
+    if outcome.kind is OutcomeKind.HELD_BACK:
+        busy = Gate(until=scene.now + WITHDRAWN_FOR, why=WaitingFor.CHANNEL)
+        return parked(conversation, unmarked, outcome.gate or busy, scene.now)
     if outcome.kind is OutcomeKind.WITHDRAWN:
-        again = evolve(
-            slot,
-            state=SlotState.RESERVED,
-            attempts=slot.attempts - 1,
-            until=scene.now + WITHDRAWN_FOR,
-            token=None,
-        )
+        until = scene.now + (outcome.retry_after or WITHDRAWN_FOR)
+        again = evolve(unmarked, state=SlotState.RESERVED, until=until, token=None)
         return Transition(
             conversation=evolve(conversation, slot=again), reason=Reason.MESSAGE_WITHDRAWN
         )
     record = given_up(slot, MessageStatus.CANCELLED, scene.now, outcome.kind, outcome.error)
+    exit_reason = _BARRED[outcome.kind]
     conversation = evolve(conversation, slot=None)
-    if outcome.kind is OutcomeKind.TOO_LATE:
-        return _gone_on(conversation, slot, Reason.MESSAGE_TOO_LATE, scene, record)
-    conversation, effects = closed(conversation, ExitReason.SUPPRESSED, now=scene.now, by=DUE)
-    return Transition(
-        conversation=conversation, reason=Reason.COMPLETED, effects=(record, *effects)
-    )
+    conversation, effects = closed(conversation, exit_reason, now=scene.now, by=DUE)
+    reason = Reason(conversation.history[-1].reason)
+    return Transition(conversation=conversation, reason=reason, effects=(record, *effects))
+
+
+def too_late(
+    conversation: Conversation, slot: Slot, scene: Scene, error: str | None = None
+) -> Transition:
+    """Cancel a message whose time to live is over, and go on as if it had been sent."""
+    kind = OutcomeKind.TOO_LATE
+    record = given_up(slot, MessageStatus.CANCELLED, scene.now, kind, error)
+    conversation = evolve(conversation, slot=None)
+    return _gone_on(conversation, slot, Reason.MESSAGE_TOO_LATE, scene, record)

@@ -3,10 +3,11 @@
 from collections.abc import Mapping
 from datetime import datetime
 
-from attrs import frozen
+from attrs import Factory, frozen
 
 from schemas.campaign import Campaign
-from schemas.hand_off import ChannelSpec
+from schemas.channel import ChannelState
+from schemas.hand_off import ChannelSpec, Gate
 from schemas.template import Template
 
 
@@ -26,6 +27,10 @@ class Scene:
     #: The channels of this deployment, by name.
     channels: Mapping[str, ChannelSpec]
     lease: Lease
+    #: What all workers know of them, by name; of those that nothing is known of, nothing.
+    states: Mapping[str, ChannelState] = Factory(dict)
+    #: Channels that take nothing now, or no more in this batch.
+    gates: Mapping[str, Gate] = Factory(dict)
 
     @property
     def template(self) -> Template:

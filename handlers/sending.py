@@ -90,5 +90,6 @@ def marked(conversation: Conversation, slot: Slot, lease: Lease) -> Conversation
             uncertain=slot.uncertain or slot.state is not SlotState.RESERVED,
             token=lease.token,
             until=lease.until,
+            held=None,
         ),
     )

@@ -19,6 +19,7 @@ from handlers.orders import (
     on_pause,
     on_resume,
     on_retry,
+    on_unknown_resolved,
 )
 from handlers.replies import on_reply, on_send
 from handlers.reports import on_bounced, on_delivered, on_opted_out
@@ -42,6 +43,7 @@ HANDLERS: Mapping[UpdateKind, Handler] = {
     UpdateKind.RESUME: on_resume,
     UpdateKind.CANCEL: on_cancel,
     UpdateKind.RETRY: on_retry,
+    UpdateKind.UNKNOWN_RESOLVED: on_unknown_resolved,
 }
 #: Updates that mean something to a closed conversation.
 AFTER_THE_END = frozenset(

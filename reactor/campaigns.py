@@ -11,6 +11,7 @@ from handlers.orders import retry
 from handlers.scene import Scene
 from reactor.engine import Engine
 from reactor.failures import fail
+from reactor.gatekeeper import allowances, closed
 from reactor.inbox import Answers, read_orders
 from reactor.opening import open_chunk
 from reactor.store.protocol import (
@@ -24,7 +25,7 @@ from reactor.store.protocol import (
 )
 from reactor.turns import Turn
 from reactor.unknown import answer_unknown
-from reactor.walk import walk
+from reactor.walk import Setting, walk
 from schemas.campaign import Campaign, CampaignStatus
 
 S = CampaignStatus
@@ -39,9 +40,11 @@ class _Present:
     """A campaign as its turn found it."""
 
     campaign: Campaign
-    scene: Scene
-    #: Monotonic seconds before the server's time was read.
-    since: float
+    setting: Setting
+
+    @property
+    def scene(self) -> Scene:
+        return self.setting.scene
 
 
 async def take_turn(engine: Engine, turn: Turn) -> None:
@@ -58,7 +61,8 @@ async def take_turn(engine: Engine, turn: Turn) -> None:
         if opened is None or not opened.opened:
             return
         campaign = opened
-    present = evolve(present, campaign=campaign, scene=evolve(present.scene, campaign=campaign))
+    scene = evolve(present.scene, campaign=campaign)
+    present = _Present(campaign=campaign, setting=evolve(present.setting, scene=scene))
     if campaign.retry_failed_before:
         await _retry_failed(engine, present)
         engine.turns.name(campaign.id, turn.named)
@@ -83,10 +87,14 @@ def scope_of(campaign: Campaign) -> Scope:
 
 async def _read(engine: Engine, turn: Turn) -> _Present | None:
     since = engine.clock.monotonic()
-    now, campaign = await engine.store.campaign(turn.campaign_id)
+    sight = await engine.store.sight(turn.campaign_id)
+    now, campaign = sight.now, sight.campaign
     engine.clock.note(now)
     if isinstance(campaign, Campaign):
-        return _Present(campaign=campaign, scene=engine.scene(campaign, now), since=since)
+        allowed = allowances(engine, sight.channels, now)
+        scene = engine.scene(campaign, now, sight.channels, closed(allowed))
+        setting = Setting(scene=scene, since=since, allowed=allowed)
+        return _Present(campaign=campaign, setting=setting)
     if campaign is None:
         await answer_unknown(engine, Inbox.CAMPAIGN_UPDATES, turn.orders, now)
     if isinstance(campaign, BrokenDocument):
@@ -146,6 +154,7 @@ async def _work(engine: Engine, turn: Turn, present: _Present) -> None:
     link = (campaign.traceparent, campaign.tracestate)
     attributes = {"campaign_id": campaign.id, "campaign_type": campaign.type}
     with engine.telemetry.span("load", link=link, attributes=attributes) as note:
+        queued = _queues(engine, present.setting, scope)
         batch = await engine.store.load(
             Order(
                 campaign=campaign,
@@ -153,29 +162,56 @@ async def _work(engine: Engine, turn: Turn, present: _Present) -> None:
                 now=scene.now,
                 named=turn.named,
                 exclude=frozenset(turns.in_flight),
-                limit=engine.batch_size,
+                queued=queued,
+                limit=max(1, engine.batch_size - sum(queued.values())),
             )
         )
         note(conversations=len(batch.conversations), updates=len(batch.updates))
     # A broken one has no id that is sure to be one; its failure is noted before long.
     mine = {conversation.id for conversation in batch.conversations} - turns.in_flight
-    full = len(batch.conversations) + len(batch.broken) >= engine.batch_size
-    if full:
+    if batch.full:
         turns.ready(campaign.id)
+    for name, asked in queued.items():
+        if batch.queued[name] < asked:
+            engine.watches[name].queued.pop(campaign.id, None)
+        elif asked < present.setting.allowed[name].count:
+            turns.ready(campaign.id)
     turns.in_flight |= mine
     try:
         progressed = await _walk(engine, batch, present)
     finally:
         turns.in_flight -= mine
     _measure(engine, batch, scene)
-    if not full:
+    _come_back_to_gates(engine, present)
+    if not batch.full:
         await _rest(engine, present, scope, patient=not progressed)
+
+
+def _queues(engine: Engine, setting: Setting, scope: Scope) -> dict[str, int]:
+    """Say of which gates to load what is parked, and how much; half of the batch is for the rest."""
+    if scope is not Scope.DUE:
+        return {}
+    most = max(1, engine.batch_size // 2)
+    campaign_id = setting.scene.campaign.id
+    return {
+        name: min(allowed.count, most)
+        for name, allowed in setting.allowed.items()
+        if allowed.count and campaign_id in engine.watches[name].queued
+    }
+
+
+def _come_back_to_gates(engine: Engine, present: _Present) -> None:
+    """What is parked leaves when its gate opens: the campaign gets a turn then."""
+    campaign_id = present.campaign.id
+    for name, allowed in present.setting.allowed.items():
+        if campaign_id in engine.watches[name].queued:
+            engine.turns.due(campaign_id, allowed.gate.until)
 
 
 async def _walk(engine: Engine, batch: Batch, present: _Present) -> bool:
     """Take a batch through; one that fails is split until the guilty conversation stands alone."""
     try:
-        return await walk(engine, batch, present.scene, present.since)
+        return await walk(engine, batch, present.setting)
     except StoreUnavailableError:
         raise
     except Exception as error:

@@ -10,7 +10,9 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from time import monotonic
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
+
+from schemas.hand_off import ChannelSpec
 
 
 @frozen(kw_only=True)
@@ -30,6 +32,11 @@ class TimeScale:
 
     def real_seconds(self, span: timedelta) -> float:
         return span.total_seconds() / self.scale
+
+
+def in_campaign_time(spec: ChannelSpec, scale: TimeScale) -> ChannelSpec:
+    """Give a channel whose rate is by campaign time."""
+    return evolve(spec, rate=spec.rate / scale.scale if spec.rate else None)
 
 
 @define

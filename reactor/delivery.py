@@ -5,7 +5,9 @@ The order is the promise. Mark, then look, then hand off, then the ledger, then 
 agent inserted with acknowledgement before the mark wins, and no key is without an entry.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
+from datetime import timedelta
 
 import anyio
 from attrs import define, field, frozen
@@ -20,7 +22,9 @@ from handlers.stages import address_kind
 from reactor.channels.protocol import hand_off
 from reactor.effects import settle, write_effects
 from reactor.engine import Engine
+from reactor.gatekeeper import Permits, learn, permit, too_slow
 from reactor.store.protocol import Change, Look, LookOrder, StoreUnavailableError
+from reactor.watch import Watch
 from schemas.address import address_key
 from schemas.campaign import Campaign
 from schemas.conversation import Conversation, Slot
@@ -51,19 +55,40 @@ class _Batch:
     rendered: dict[ConversationId, HandOff] = field(factory=dict)
     #: As they were read by the last look, or later.
     present: dict[ConversationId, Conversation] = field(factory=dict)
+    #: What came of each hand-off that was begun, by channel and recipient, until it is learnt from.
+    tried: dict[str, list[tuple[str, Outcome]]] = field(factory=dict)
+    permits: Permits = field(factory=Permits)
+    #: Tokens that were taken and not used, by channel.
+    unused: Counter[str] = field(factory=Counter)
 
 
 async def deliver(engine: Engine, marked: Marked) -> None:
     """Hand off what was marked, and record what came of it."""
     batch = _Batch()
     campaign = marked.scene.campaign
-    await _look(engine, marked, batch)
+    look = await _look(engine, marked, batch)
     _render(engine, campaign, batch)
-    await _hand_off(engine, marked, batch)
+    batch.permits, held = await permit(engine, look.channels, _by_channel(batch), look.now)
+    for identity, outcome in held.items():
+        batch.outcomes[identity] = outcome
+        del batch.rendered[identity]
+    if batch.rendered:
+        async with engine.slots.aside():
+            with engine.turns.aside(campaign.id):
+                await _hand_off(engine, marked, batch)
+    for name, unused in batch.unused.items():
+        await engine.store.return_tokens(engine.specs[name], unused)
     await _record(engine, marked, batch)
 
 
-async def _look(engine: Engine, marked: Marked, batch: _Batch) -> None:
+def _by_channel(batch: _Batch) -> Mapping[str, list[Conversation]]:
+    by_channel: dict[str, list[Conversation]] = {}
+    for identity, message in batch.rendered.items():
+        by_channel.setdefault(message.channel, []).append(batch.present[identity])
+    return by_channel
+
+
+async def _look(engine: Engine, marked: Marked, batch: _Batch) -> Look:
     """Take the last look; what it stops has its outcome already."""
     campaign = marked.scene.campaign
     look = await engine.store.look(
@@ -76,6 +101,7 @@ async def _look(engine: Engine, marked: Marked, batch: _Batch) -> None:
                 for conversation in marked.conversations.values()
                 if (key := _address_key(engine, conversation))
             ),
+            since=marked.scene.now - timedelta(days=1),
         )
     )
     _name_what_waits(engine, look, campaign.id)
@@ -89,6 +115,7 @@ async def _look(engine: Engine, marked: Marked, batch: _Batch) -> None:
         outcome = verdict(conversation, slot, _seen(engine, look, conversation, slot, stopped))
         if outcome:
             batch.outcomes[conversation.id] = outcome
+    return look
 
 
 def _seen(
@@ -98,12 +125,16 @@ def _seen(
     slot: Slot,
     stopped: frozenset[ConversationId] | None,
 ) -> Seen:
+    key = _address_key(engine, conversation)
     return Seen(
         now=look.now,
         campaign=look.campaign,
         stopped=stopped is None or conversation.id in stopped,
-        suppressed=_address_key(engine, conversation) in look.suppressed,
+        suppressed=key in look.suppressed,
         entry=look.ledger.get(slot.key(conversation.id)) if slot.uncertain else None,
+        sent_today=look.got.get(key, 0) if key else 0,
+        on_their_way=sum(_key(engine, one.channel, one.address) == key for one in look.others),
+        most_a_day=engine.max_messages_per_recipient_per_day,
     )
 
 
@@ -137,8 +168,12 @@ def _name_what_waits(engine: Engine, look: Look, campaign_id: CampaignId) -> Non
 
 def _address_key(engine: Engine, conversation: Conversation) -> str | None:
     slot = conversation.slot
-    kind = address_kind(slot.channel, engine.specs) if slot else ""
-    address = conversation.recipient.address.get(kind)
+    return _key(engine, slot.channel, conversation.recipient.address) if slot else None
+
+
+def _key(engine: Engine, channel: str, addresses: Mapping[str, str]) -> str | None:
+    kind = address_kind(channel, engine.specs)
+    address = addresses.get(kind)
     return address_key(kind, address) if address else None
 
 
@@ -160,52 +195,62 @@ def _render(engine: Engine, campaign: Campaign, batch: _Batch) -> None:
 
 async def _hand_off(engine: Engine, marked: Marked, batch: _Batch) -> None:
     """Hand each message to its channel, as many at once as the channel takes."""
-    by_channel: dict[str, list[ConversationId]] = {}
-    for identity, message in batch.rendered.items():
-        by_channel.setdefault(message.channel, []).append(identity)
     async with anyio.create_task_group() as tasks:
-        for name, identities in by_channel.items():
-            channel = engine.channels.get(name)
-            if channel is None:
+        for name, conversations in _by_channel(batch).items():
+            watch = engine.watches.get(name)
+            if watch is None:
                 missing = f"channel {name!r} is not configured in this deployment"
                 unavailable = Outcome(kind=OutcomeKind.RETRY, error=missing)
-                batch.outcomes.update(dict.fromkeys(identities, unavailable))
+                batch.outcomes |= dict.fromkeys((one.id for one in conversations), unavailable)
                 continue
-            rest = iter(identities)
-            for _ in range(min(channel.concurrency, len(identities))):
-                tasks.start_soon(_hand_off_each, engine, marked, batch, rest)
+            watch.in_hand += len(conversations)
+            rest = iter(conversations)
+            for _ in range(min(watch.channel.concurrency, len(conversations))):
+                tasks.start_soon(_hand_off_each, engine, marked, batch, watch, rest)
 
 
 async def _hand_off_each(
-    engine: Engine, marked: Marked, batch: _Batch, rest: Iterator[ConversationId]
+    engine: Engine, marked: Marked, batch: _Batch, watch: Watch, rest: Iterator[Conversation]
 ) -> None:
-    timeout = engine.channel_timeout_seconds
-    latest = marked.since + engine.lease_seconds - timeout
+    name = watch.channel.name
+    latest = marked.since + engine.lease_seconds - engine.channel_timeout_seconds
+    tokens_until = batch.permits.latest.get(name, latest)
+    for conversation in rest:
+        async with watch.limiter:
+            # In one step with the hand-off: with less of the lease left, it is the take-over's,
+            # and a token is good for its second only.
+            if engine.clock.monotonic() <= min(latest, tokens_until):
+                outcome = await _handed_off(engine, marked, batch.rendered[conversation.id], watch)
+                batch.tried.setdefault(name, []).append((conversation.address_keys[0], outcome))
+            else:
+                outcome = too_slow(engine, marked.scene.now)
+                batch.unused[name] += name in batch.permits.latest
+        batch.outcomes[conversation.id] = outcome
+        watch.in_hand -= 1
+    if waiting := watch.next_queued():
+        engine.turns.ready(waiting)
+
+
+async def _handed_off(engine: Engine, marked: Marked, message: HandOff, watch: Watch) -> Outcome:
     campaign = marked.scene.campaign
+    attributes = {
+        "campaign_id": campaign.id,
+        "campaign_type": campaign.type,
+        "conversation_id": message.conversation_id,
+        "key": message.key,
+        "channel": message.channel,
+    }
     link = (campaign.traceparent, campaign.tracestate)
-    for identity in rest:
-        message = batch.rendered[identity]
-        attributes = {
-            "campaign_id": campaign.id,
-            "campaign_type": campaign.type,
-            "conversation_id": identity,
-            "key": message.key,
-            "channel": message.channel,
-        }
-        with engine.telemetry.span("hand_off", link=link, attributes=attributes) as note:
-            # In one step with the hand-off: with less of the lease left, it is the take-over's.
-            began = engine.clock.monotonic()
-            if began > latest:
-                continue
-            outcome = await hand_off(engine.channels[message.channel], message, timeout)
-            note(outcome=outcome.kind.value)
-        batch.outcomes[identity] = outcome
-        engine.telemetry.sent(
-            campaign.type,
-            channel=message.channel,
-            outcome=outcome.kind.value,
-            seconds=engine.clock.monotonic() - began,
-        )
+    began = engine.clock.monotonic()
+    with engine.telemetry.span("hand_off", link=link, attributes=attributes) as note:
+        outcome = await hand_off(watch.channel, message, engine.channel_timeout_seconds)
+        note(outcome=outcome.kind.value)
+    seconds = engine.clock.monotonic() - began
+    watch.took(seconds)
+    engine.telemetry.sent(
+        campaign.type, channel=message.channel, outcome=outcome.kind.value, seconds=seconds
+    )
+    return outcome
 
 
 async def _record(engine: Engine, marked: Marked, batch: _Batch) -> None:
@@ -234,9 +279,12 @@ async def _record_once(engine: Engine, marked: Marked, batch: _Batch) -> None:
 
     What was won, or has been taken over, leaves the batch; what lost a race stays, to be read again.
     """
-    now, campaign = await engine.store.campaign(marked.scene.campaign.id)
-    known = campaign if isinstance(campaign, Campaign) else marked.scene.campaign
-    scene = engine.scene(known, now)
+    sight = await engine.store.sight(marked.scene.campaign.id)
+    known = sight.campaign if isinstance(sight.campaign, Campaign) else marked.scene.campaign
+    probing = frozenset(batch.permits.probing)
+    states = await learn(engine, sight.channels, batch.tried, probing, sight.now)
+    batch.tried.clear()
+    scene = engine.scene(known, sight.now, states, {})
     await _read_again(engine, marked, batch)
     decided = {
         identity: on_outcome(batch.present[identity], outcome, scene)

@@ -45,8 +45,6 @@ class Wake:
 class Dispatcher:
     engine: Engine
     wake: Wake
-    #: WORKER_THREADS: batches in flight at once.
-    threads: int
     beat: Callable[[], None]
     _running: int = 0
     _backoff: float = 0.0
@@ -73,18 +71,19 @@ class Dispatcher:
 
     def _pause(self) -> float:
         due = self.engine.turns.next_due()
-        if due is None or self._running >= self.threads:
+        if due is None or not self.engine.slots.free:
             return IDLE_SECONDS
         return min(IDLE_SECONDS, self.engine.clock.seconds_until(due))
 
     def _start(self, tasks: TaskGroup) -> bool:
         """Start one more piece of work, if there is any and a place for it."""
-        if self._running >= self.threads:
+        if not self.engine.slots.free:
             return False
         work = self._next()
         if work is None:
             return False
         self._running += 1
+        self.engine.slots.take()
         tasks.start_soon(self._run, work)
         return True
 
@@ -138,4 +137,4 @@ class Dispatcher:
             logger.opt(exception=error).error("An inbox could not be read or answered")
         finally:
             self._running -= 1
-            self.wake()
+            self.engine.slots.give()

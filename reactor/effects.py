@@ -50,6 +50,9 @@ def settle(
     """Take note of conversations as they were, and as they now stand: timers, counts, metrics."""
     for before, after in changes:
         engine.changed.note(campaign.id)
+        slot = after.slot
+        if slot and slot.held and slot.channel in engine.watches:
+            engine.watches[slot.channel].queued.setdefault(campaign.id)
         seen = len(before.history)
         for entry in after.history[seen:]:
             if entry.reason in ADVANCEMENTS:

@@ -7,14 +7,16 @@ from datetime import datetime
 from attrs import frozen
 
 from handlers.scene import Lease, Scene
-from reactor.channels.protocol import Channel
 from reactor.clock import ServerClock, TimeScale
 from reactor.counting import Changed
+from reactor.slots import Slots
 from reactor.store.protocol import Store
 from reactor.telemetry import Telemetry
 from reactor.turns import Turns
+from reactor.watch import Watch
 from schemas.campaign import Campaign
-from schemas.hand_off import ChannelSpec
+from schemas.channel import ChannelState
+from schemas.hand_off import ChannelSpec, Gate
 
 
 @frozen(kw_only=True)
@@ -22,17 +24,32 @@ class Engine:
     store: Store
     scale: TimeScale
     clock: ServerClock
-    channels: Mapping[str, Channel]
+    watches: Mapping[str, Watch]
+    #: Rates are by campaign time.
     specs: Mapping[str, ChannelSpec]
     turns: Turns
+    slots: Slots
     changed: Changed
     telemetry: Telemetry
     batch_size: int
     lease_seconds: float
     channel_timeout_seconds: float
+    max_messages_per_recipient_per_day: int
 
-    def scene(self, campaign: Campaign, now: datetime) -> Scene:
+    def scene(
+        self,
+        campaign: Campaign,
+        now: datetime,
+        states: Mapping[str, ChannelState],
+        gates: Mapping[str, Gate],
+    ) -> Scene:
         """Set the scene for one batch; `now` is the server's time, read with it."""
         until = now + self.scale.campaign_span(self.lease_seconds)
-        lease = Lease(token=secrets.token_hex(8), until=until)
-        return Scene(now=now, campaign=campaign, channels=self.specs, lease=lease)
+        return Scene(
+            now=now,
+            campaign=campaign,
+            channels=self.specs,
+            lease=Lease(token=secrets.token_hex(8), until=until),
+            states=states,
+            gates=gates,
+        )

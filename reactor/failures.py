@@ -57,7 +57,7 @@ async def fail(
                 exit_reason=ExitReason.FAILED_PERMANENT,
             )
         after = evolve(after, waiting_for=(), slot=None, due_at=None)
-    token = engine.scene(campaign, now).lease.token
+    token = engine.scene(campaign, now, {}, {}).lease.token
     await engine.store.apply([Change(before=subject, after=after)], token=token)
     engine.changed.note(campaign.id)
 

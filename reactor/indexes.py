@@ -56,6 +56,14 @@ INDEXES = (
         keys=("campaign_id", "slot.until"),
         partial={"slot.state": "sending"},
     ),
+    # Parked at a channel's gate, in the order in which it fell due.
+    Index(
+        collection="conversations",
+        keys=("campaign_id", "slot.channel", "slot.due_at"),
+        partial={"slot.held": {"$type": "string"}},
+    ),
+    # On its way, to whom: for the runaway guard.
+    Index(collection="conversations", keys=("address_keys",), partial={"slot.state": "sending"}),
     Index(collection="conversations", keys=("campaign_id", "address_keys"), unique=True),
     Index(
         collection="conversations",
@@ -66,12 +74,15 @@ INDEXES = (
     Index(collection="conversations", keys=("campaign_id", "status", "stage", "exit_reason")),
     Index(collection="messages", keys=("campaign_id", "status")),
     Index(collection="messages", keys=("conversation_id",)),
+    Index(collection="messages", keys=("address", "recorded_at", "status")),
     Index(collection="rejected_recipients", keys=("batch_request_id", "index")),
 )
 
 COLLECTIONS = (
     *dict.fromkeys(index.collection for index in INDEXES),
     "suppressions",
+    "channels",
+    "alerts",
 )
 
 

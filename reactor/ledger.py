@@ -46,6 +46,7 @@ def entry_of(
         attempts=slot.attempts,
         due_at=slot.due_at,
         send_before=slot.send_before,
+        recorded_at=record.at,
         sent_at=record.at if record.status in ACCEPTED else None,
         provider_id=record.provider_id,
         error=record.error,

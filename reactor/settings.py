@@ -170,6 +170,15 @@ class Settings:
             "Seconds that a channel has for one message; what took longer has an unknown outcome.",
         ),
     )
+    # More than any sensible template sends, few enough that a loop is no catastrophe.
+    max_messages_per_recipient_per_day: int = field(
+        default=50,
+        metadata=read_from(
+            "MAX_MESSAGES_PER_RECIPIENT_PER_DAY",
+            whole(1, 100_000),
+            "Messages that one address gets at most within 24 hours, from all campaigns together.",
+        ),
+    )
     # Two channel time-outs: whatever was being handed off ends, and is recorded.
     shutdown_grace_seconds: float = field(
         default=20.0,

@@ -47,6 +47,10 @@ class Sweep:
             times = [time for time in (due.due_at, due.conversations_due_at) if time]
             if times:
                 turns.due(due.campaign_id, min(times))
+            if due.queued:
+                for watch in engine.watches.values():
+                    watch.queued.setdefault(due.campaign_id)
+                turns.ready(due.campaign_id)
             if due.conversations_due_at is None and due.status is not CampaignStatus.SCHEDULED:
                 # None may be open: whoever closed the last one died before it was completed.
                 turns.ready(due.campaign_id)

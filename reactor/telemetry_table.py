@@ -108,6 +108,12 @@ METRICS: Mapping[str, MetricDoc] = {
         description="Failures, by the class of the error.",
         attributes=("campaign_type", "error_type"),
     ),
+    "reactor.alerts": MetricDoc(
+        kind="counter",
+        unit="{alert}",
+        description="Alerts that this worker raised: one for each outage of a channel, say.",
+        attributes=("kind", "channel"),
+    ),
     "reactor.poll.rescued": MetricDoc(
         kind="counter",
         unit="{subject}",
@@ -154,6 +160,8 @@ LOG_KEYS: Mapping[str, str] = {
     "outcome": "what came of a hand-off",
     "body_length": "characters in a message, by the channel `log:`",
     "error_type": "the class of an error",
+    "alert": "its kind: a person should look",
+    "reason": "what led to it",
     "part": "of the worker, whose heartbeat is late",
     "limit_seconds": "how long such a part may go without progress",
     "conversations": "how many there are, or how many it is about",

@@ -7,7 +7,8 @@ without I/O; the dispatcher asks it, the listener, the timer and the sweep tell 
 
 import heapq
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 
 import anyio
@@ -166,7 +167,22 @@ class Turns:
         return None
 
     def done(self, turn: Turn) -> None:
-        self._running[turn.campaign_id] -= 1
+        self._release(turn.campaign_id)
+
+    @contextmanager
+    def aside(self, campaign_id: CampaignId) -> Iterator[None]:
+        """Give its place to another campaign while its batch is at a channel."""
+        held = self._running[campaign_id] > 0
+        if held:
+            self._release(campaign_id)
+        try:
+            yield
+        finally:
+            self._running[campaign_id] += held
+            self._running += Counter()
+
+    def _release(self, campaign_id: CampaignId) -> None:
+        self._running[campaign_id] -= 1
         self._running += Counter()
         self.wake()
 

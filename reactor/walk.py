@@ -1,12 +1,13 @@
 """The walk of one batch: handle, apply, deliver. Whatever woke it, this is the way."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from attrs import frozen
+from attrs import evolve, frozen
 from loguru import logger
 
 from handlers.campaign import reopened
 from handlers.conversation import Step, hands_off, step
+from handlers.gates import Allowance
 from handlers.scene import Scene
 from reactor.delivery import Marked, deliver
 from reactor.effects import settle, write_effects
@@ -38,13 +39,20 @@ class Decided:
         return self.step.conversation != self.before
 
 
-async def walk(engine: Engine, batch: Batch, scene: Scene, since: float) -> bool:
-    """
-    Take a loaded batch through; say whether anything was written.
+@frozen(kw_only=True)
+class Setting:
+    """What a turn found, and what it may do."""
 
-    `since`: monotonic seconds before `scene.now` was read.
-    """
-    campaign = scene.campaign
+    scene: Scene
+    #: Monotonic seconds before `scene.now` was read.
+    since: float
+    #: How many messages each channel takes, of which the scene's gates are still open.
+    allowed: Mapping[str, Allowance]
+
+
+async def walk(engine: Engine, batch: Batch, setting: Setting) -> bool:
+    """Take a loaded batch through; say whether anything was written."""
+    scene, campaign = setting.scene, setting.scene.campaign
     link = (campaign.traceparent, campaign.tracestate)
     attributes = {
         "campaign_id": campaign.id,
@@ -53,7 +61,7 @@ async def walk(engine: Engine, batch: Batch, scene: Scene, since: float) -> bool
     }
     answers = Answers(scene.now)
     with engine.telemetry.span("handle", link=link, attributes=attributes):
-        decided = await _handle(engine, batch, scene, answers)
+        decided = await _handle(engine, batch, setting, answers)
     with engine.telemetry.span("apply", link=link, attributes=attributes) as note:
         applied = await _apply(engine, decided, scene)
         note(won=len(applied.won))
@@ -67,14 +75,21 @@ async def walk(engine: Engine, batch: Batch, scene: Scene, since: float) -> bool
         if one.before.id in applied.won and hands_off(one.before, one.step.conversation)
     }
     if marked:
-        await deliver(engine, Marked(scene=scene, since=since, conversations=marked))
+        await deliver(engine, Marked(scene=scene, since=setting.since, conversations=marked))
     return bool(applied.won or answered or batch.broken)
 
 
-async def _handle(engine: Engine, batch: Batch, scene: Scene, answers: Answers) -> list[Decided]:
-    """Decide each conversation on its own: what fails is its own failure."""
+async def _handle(
+    engine: Engine, batch: Batch, setting: Setting, answers: Answers
+) -> list[Decided]:
+    """
+    Decide each conversation on its own: what fails is its own failure.
+
+    As many messages of a channel are marked as it takes; from then on its gate is closed.
+    """
+    scene = setting.scene
     by_conversation = read_updates(batch.updates, answers)
-    decided = []
+    decided, rest = [], {name: each.count for name, each in setting.allowed.items()}
     for conversation in batch.conversations:
         updates = by_conversation.get(conversation.id, [])
         slot = conversation.slot
@@ -82,6 +97,12 @@ async def _handle(engine: Engine, batch: Batch, scene: Scene, answers: Answers) 
         outcome = _attempt(conversation, updates, entry, scene)
         if isinstance(outcome, Step):
             decided.append(Decided(before=conversation, step=outcome, updates=updates))
+            slot = outcome.conversation.slot
+            if slot and slot.channel in rest and hands_off(conversation, outcome.conversation):
+                rest[slot.channel] -= 1
+                if not rest[slot.channel]:
+                    gate = setting.allowed[slot.channel].gate
+                    scene = evolve(scene, gates={**scene.gates, slot.channel: gate})
             continue
         error_type = type(outcome).__name__
         engine.telemetry.failed(scene.campaign.type, error_type)

@@ -17,7 +17,7 @@ from pymongo.errors import PyMongoError
 
 import reactor
 from reactor.channels.registry import open_channels
-from reactor.clock import ServerClock, TimeScale
+from reactor.clock import ServerClock, TimeScale, in_campaign_time
 from reactor.counting import Changed, recount
 from reactor.database import connect, connect_listener
 from reactor.dispatch import Dispatcher, Wake
@@ -26,11 +26,13 @@ from reactor.heartbeat import Heartbeat
 from reactor.indexes import ensure_indexes
 from reactor.listener import Doorbell, Listener
 from reactor.settings import Settings
+from reactor.slots import Slots
 from reactor.store.mongo import MongoStore
 from reactor.store.protocol import Hint, Inbox, StoreUnavailableError
 from reactor.sweep import Sweep, announce
 from reactor.telemetry import start_telemetry
 from reactor.turns import Turns
+from reactor.watch import watch_over
 
 #: A part that shows no progress for so long is dead, and the heartbeat stops.
 PART_SECONDS = 30.0
@@ -39,6 +41,8 @@ STREAM_SECONDS = 5.0
 #: Two sweeps are never closer, however many ask for one.
 BETWEEN_SWEEPS_SECONDS = 1.0
 COUNT_LOOK_SECONDS = 0.5
+#: Batches of each slot that may be at a channel at once.
+HANDS_FULL = 2
 EXIT_FAILED = 1
 
 
@@ -86,7 +90,6 @@ class Worker:
         return Dispatcher(
             engine=self.engine,
             wake=self.wake,
-            threads=self.settings.worker_threads,
             beat=beat,
         )
 
@@ -207,23 +210,29 @@ async def assemble(
     database = client[settings.mongodb_db]
     server = await client.server_info()
     await ensure_indexes(database)
-    wake = Wake()
+    wake, specs = Wake(), settings.channel_specs()
     engine = Engine(
         store=MongoStore(database, scale),
         scale=scale,
         clock=ServerClock(scale),
-        channels=await stack.enter_async_context(open_channels(settings.channels)),
-        specs=settings.channel_specs(),
+        watches=watch_over(
+            await stack.enter_async_context(open_channels(settings.channels)),
+            most=HANDS_FULL * settings.worker_threads * settings.max_conversations_per_batch,
+            lease_seconds=settings.lease_seconds,
+        ),
+        specs={name: in_campaign_time(spec, scale) for name, spec in specs.items()},
         turns=Turns(
             max_campaigns=settings.max_concurrent_campaigns,
             batch_size=settings.max_conversations_per_batch,
             wake=wake,
         ),
+        slots=Slots(total=settings.worker_threads, wake=wake),
         changed=Changed(),
         telemetry=telemetry,
         batch_size=settings.max_conversations_per_batch,
         lease_seconds=settings.lease_seconds,
         channel_timeout_seconds=settings.channel_timeout_seconds,
+        max_messages_per_recipient_per_day=settings.max_messages_per_recipient_per_day,
     )
     logger.bind(
         worker_id=identity,

@@ -41,6 +41,8 @@ class WaitingFor(StrEnum):
     RETRY = "retry"
     RATE_LIMIT = "rate_limit"
     CIRCUIT = "circuit"
+    #: The channel has all that it can take.
+    CHANNEL = "channel"
     UNKNOWN = "unknown"
 
 
@@ -145,6 +147,12 @@ class Slot:
     state: SlotState
     #: Counted by the mark `sending`.
     attempts: int = 0
+    #: Of these, the ones that were the channel's fault and do not count against the policy.
+    spared: int = 0
+    #: When the outcome of the last attempt was known. None: there was none.
+    tried_at: datetime | None = None
+    #: Reserved, and waiting at the channel's gate for this. None: waiting for `until` alone.
+    held: WaitingFor | None = None
     #: Sending: the lease's end. Reserved: the next attempt. Unknown: the hold's end.
     until: datetime
     #: Of the mark: who holds it may record the outcome.

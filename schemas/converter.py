@@ -39,7 +39,14 @@ KINDS_OF_FIELD: Mapping[str, frozenset[UpdateKind]] = {
     "text": frozenset({UpdateKind.REPLY}),
     "intent": frozenset({UpdateKind.REPLY}),
     "reply_id": frozenset({UpdateKind.REPLY}),
-    "message_id": frozenset({UpdateKind.REPLY, UpdateKind.DELIVERED, UpdateKind.BOUNCED}),
+    "message_id": frozenset(
+        {
+            UpdateKind.REPLY,
+            UpdateKind.DELIVERED,
+            UpdateKind.BOUNCED,
+            UpdateKind.UNKNOWN_RESOLVED,
+        }
+    ),
     "message": frozenset({UpdateKind.SEND}),
     "in_reply_to": frozenset({UpdateKind.SEND}),
     "then": frozenset({UpdateKind.SEND}),
@@ -47,6 +54,11 @@ KINDS_OF_FIELD: Mapping[str, frozenset[UpdateKind]] = {
     "scope": frozenset({UpdateKind.OPTED_OUT}),
     "resolution": frozenset({UpdateKind.ESCALATION_RESOLVED}),
     "until": frozenset({UpdateKind.PAUSE}),
+    "outcome": frozenset({UpdateKind.UNKNOWN_RESOLVED}),
+}
+REQUIRED_OF_KIND: Mapping[str, UpdateKind] = {
+    "message": UpdateKind.SEND,
+    "outcome": UpdateKind.UNKNOWN_RESOLVED,
 }
 #: Orders about a campaign that take no `until`.
 ORDERS_WITHOUT_END = tuple(
@@ -88,8 +100,11 @@ def read_conversation_update(document: object, *, now: datetime) -> Conversation
             for name, kinds in KINDS_OF_FIELD.items()
             if fields.get(name) is not None and kind not in kinds
         )
-    if kind == UpdateKind.SEND and fields.get("message") is None:
-        faults.append(Fault(".message", "required"))
+    faults.extend(
+        Fault(f".{name}", "required")
+        for name, of in REQUIRED_OF_KIND.items()
+        if kind == of and fields.get(name) is None
+    )
     if type(text := fields.get("text")) is str:
         fields["text"] = text.replace("\0", "")[:MAX_REPLY_TEXT]
     return _read(ConversationUpdate, fields, "$", faults)

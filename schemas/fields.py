@@ -10,7 +10,7 @@ from schemas.ids import AgentId
 #: Classes with a collection of their own. Any other spells its `id` as it stands.
 _WITH_ID = frozenset(
     {"BatchRequest", "Campaign", "Conversation", "ConversationUpdate", "CampaignUpdate"}
-    | {"LedgerEntry", "Suppression"}
+    | {"LedgerEntry", "Suppression", "ChannelState", "Alert"}
 )
 
 

@@ -5,6 +5,7 @@ from enum import StrEnum
 
 from attrs import frozen
 
+from schemas.conversation import WaitingFor
 from schemas.ids import AgentId, CampaignId, ConversationId, SendKey
 
 
@@ -24,8 +25,9 @@ class ChannelSpec:
     #: Which of a recipient's addresses it sends to.
     address_kind: str
     on_unknown: OnUnknown = OnUnknown.RESEND
-    #: Messages a second that all workers together may hand off, and how many at once. None: no limit.
+    #: Messages a second of campaign time that all workers together may hand off. None: no limit.
     rate: float | None = None
+    #: How many of them at once, after a pause.
     burst: int = 1
 
 
@@ -55,6 +57,14 @@ class HandOff:
     by: AgentId | None = None
 
 
+@frozen(kw_only=True)
+class Gate:
+    """A channel that takes nothing now: until when, as far as is known, and why."""
+
+    until: datetime
+    why: WaitingFor
+
+
 class OutcomeKind(StrEnum):
     SENT = "sent"
     #: Not accepted, may be later.
@@ -72,6 +82,10 @@ class OutcomeKind(StrEnum):
     WITHDRAWN = "withdrawn"
     SUPPRESSED = "suppressed"
     TOO_LATE = "too_late"
+    #: The address has got as many messages today as any may get.
+    RUNAWAY_GUARD = "runaway_guard"
+    #: The channel's gate is closed; nothing is wrong with the message.
+    HELD_BACK = "held_back"
     #: The text cannot be rendered.
     TEMPLATE_ERROR = "template_error"
     #: An earlier, uncertain attempt turned out to have been accepted.
@@ -86,3 +100,5 @@ class Outcome:
     #: The channel asked for at least this much time.
     retry_after: timedelta | None = None
     provider_id: str | None = None
+    #: Of what is held back: what it waits for, and when to look again at the latest.
+    gate: Gate | None = None

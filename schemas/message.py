@@ -53,6 +53,8 @@ class LedgerEntry:
     due_at: datetime | None = None
     send_before: datetime | None = None
     sent_at: datetime | None = None
+    #: When this was entered; the runaway guard counts by it.
+    recorded_at: datetime | None = None
     provider_id: str | None = None
     error: str | None = None
     reason: str | None = None

@@ -25,6 +25,10 @@ class Reason(StrEnum):
     MESSAGE_RETRIED = "message_retried"
     MESSAGE_WITHDRAWN = "message_withdrawn"
     MESSAGE_HELD = "message_held"
+    #: The channel takes nothing now; it leaves when the channel does.
+    MESSAGE_HELD_BACK = "message_held_back"
+    #: A message in doubt is sent again, because a human said so.
+    MESSAGE_RESENT = "message_resent"
     MESSAGE_GIVEN_UP = "message_given_up"
     #: Marked `sending` under the worker's lease.
     MESSAGE_MARKED = "message_marked"
@@ -63,6 +67,7 @@ class Reason(StrEnum):
     NO_ADDRESS = "no_address"
     NO_SUCH_MESSAGE = "no_such_message"
     NO_SUCH_REPLY = "no_such_reply"
+    NOT_IN_DOUBT = "not_in_doubt"
     REPORTED = "reported"
     #: Waits for the end of a hand-off.
     WAITS = "waits"

@@ -24,6 +24,7 @@ class UpdateKind(StrEnum):
     RESUME = "resume"
     CANCEL = "cancel"
     RETRY = "retry"
+    UNKNOWN_RESOLVED = "unknown_resolved"
 
 
 class CampaignUpdateKind(StrEnum):
@@ -42,6 +43,13 @@ class OptOutScope(StrEnum):
     #: The address last written to.
     ADDRESS = "address"
     RECIPIENT = "recipient"
+
+
+class Resolve(StrEnum):
+    """What a human decides about a held message, whose outcome nobody knows."""
+
+    RESEND = "resend"
+    ASSUME_SENT = "assume_sent"
 
 
 class UpdateStatus(StrEnum):
@@ -73,6 +81,7 @@ class ConversationUpdate:
     scope: OptOutScope = OptOutScope.ADDRESS
     resolution: Action = field(default=COMPLETE, validator=actions(ON_RESOLUTION))
     until: datetime | None = None
+    outcome: Resolve | None = None
     #: When it happened; filled in when the worker first loads it.
     at: datetime
     traceparent: str | None = field(default=None, validator=length(0, 200))

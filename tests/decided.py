@@ -16,6 +16,7 @@ from handlers.scene import Lease, Scene
 from handlers.updates import on_update
 from schemas.action import ADVANCE, COMPLETE, ESCALATE, HOLD, STAY, go_to
 from schemas.campaign import CampaignStatus
+from schemas.channel import ChannelState
 from schemas.conversation import (
     MAX_APPLIED,
     MAX_HISTORY,
@@ -84,14 +85,22 @@ def channel(name="email", **changes):
     return ChannelSpec(**{"name": name, "address_kind": name} | changes)
 
 
-def scene(*, now=NOW, policy=OnUnknown.RESEND, channels=None, **changes):
+def works(name="email", **changes):
+    """Say of a channel that it has just taken a message."""
+    return ChannelState(**{"id": name, "succeeded_at": NOW + DAY * 365} | changes)
+
+
+def scene(*, now=NOW, policy=OnUnknown.RESEND, channels=None, states=None, gates=(), **changes):
     """Make the scene of a campaign with every rule; other fields change the campaign."""
+    known = [works()] if states is None else states
     specs = [channel("email", on_unknown=policy)] if channels is None else channels
     return Scene(
         now=now,
         campaign=campaign(**{"template": TEMPLATE} | changes),
         channels={spec.name: spec for spec in specs},
         lease=evolve(LEASE, until=now + MINUTE),
+        states={state.id: state for state in known},
+        gates=dict(gates),
     )
 
 

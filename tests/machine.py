@@ -18,9 +18,11 @@ from reactor.counting import Changed
 from reactor.dispatch import Wake
 from reactor.engine import Engine
 from reactor.settings import load_settings
+from reactor.slots import Slots
 from reactor.store.protocol import StoreUnavailableError
 from reactor.telemetry import Telemetry
 from reactor.turns import Turns
+from reactor.watch import watch_over
 from reactor.worker import Worker
 from schemas.hand_off import ChannelSpec, Outcome, OutcomeKind
 from tests.builders import NOW
@@ -192,6 +194,8 @@ class Post:
         self.store.seen.hand_off(message)
         fate = self.fates.popleft() if self.fates else "sent"
         self.store.seen.totals[fate] += 1
+        # Refused by a channel that may be at fault itself: it need not count.
+        self.store.seen.attempts[message.key] -= fate in {"retry", "later"}
         if fate in {"sent", "lost", "slow"}:
             self.store.seen.take(message)
         if fault:
@@ -262,14 +266,18 @@ class Floor:
             store=MortalStore(self.store, life),
             scale=scale,
             clock=ServerClock(scale, self.loop.time),
-            channels={"email": MortalChannel(self.post, life)},
+            watches=watch_over(
+                {"email": MortalChannel(self.post, life)}, most=100, lease_seconds=30.0
+            ),
             specs=self.specs,
             turns=turns,
+            slots=Slots(total=2, wake=wake),
             changed=Changed(self.loop.time),
             telemetry=Watchful(self.store.seen),
             batch_size=self.batch_size,
             lease_seconds=30.0,
             channel_timeout_seconds=10.0,
+            max_messages_per_recipient_per_day=50,
         )
         return Worker(settings=load_settings(ENVIRON), engine=engine, wake=wake, listening=None)
 

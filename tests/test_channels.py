@@ -282,25 +282,27 @@ async def test_outcome_is_passed_on():
 
 async def test_every_scheme_opens(tmp_path):
     """Each channel in the table can be opened, used and closed under its own name."""
-    urls = {"file": f"file:{tmp_path}/out", "log": "log:"}
+    hosts = {scheme: f"{scheme}://example.com" for scheme in ("http", "https", "smtp", "smtps")}
+    urls = {"file": f"file:{tmp_path}/out", "log": "log:"} | hosts
     assert set(urls) == set(CHANNELS)
     configured = {name: ChannelSettings(name=name, url=url) for name, url in urls.items()}
     async with open_channels(configured) as channels:
         assert {name: channel.name for name, channel in channels.items()} == {
             name: name for name in urls
         }
-        for channel in channels.values():
-            assert await hand_off(channel, MESSAGE, 5) == SENT
+        for name in urls.keys() - hosts.keys():
+            assert await hand_off(channels[name], MESSAGE, 5) == SENT
 
 
 async def test_file_is_quick_enough_for_the_event_loop(tmp_path):
     """A batch of a hundred stays far below what would hold up anything else."""
+    threads = threading.active_count()
     async with FileChannel(settings(tmp_path / "out.jsonl")) as channel:
         started = anyio.current_time()
         for n in range(100):
             await channel.send(numbered(n, 1000))
         assert anyio.current_time() - started < 0.25
-    assert threading.active_count() < 10
+    assert threading.active_count() <= threads
 
 
 if __name__ == "__main__":

@@ -19,7 +19,9 @@ from reactor.store.protocol import (
     RejectedRecipient,
     Scope,
 )
-from schemas.conversation import ConversationStatus, SlotState
+from schemas.channel import ChannelState
+from schemas.conversation import ConversationStatus, SlotState, WaitingFor
+from schemas.hand_off import ChannelSpec
 from schemas.message import LedgerEntry, MessageStatus, Suppression
 from tests.builders import DAY, NOW, REQUEST, campaign, conversation, slot
 
@@ -84,6 +86,7 @@ async def fill(database, store):
         {"due_at": NOW - MINUTE},
         {"due_at": NOW + DAY},
         {"due_at": NOW, "slot": sending},
+        {"due_at": NOW + DAY, "slot": slot(until=NOW + DAY, held=WaitingFor.CIRCUIT)},
         {"due_at": None, "status": ConversationStatus.FAILED, "status_since": NOW - DAY},
         {"due_at": None, "status": ConversationStatus.COMPLETED},
     ]
@@ -159,10 +162,18 @@ async def use_everything(store):
                     now=now,
                     named=frozenset({conversation("r7").id}),
                     exclude=exclude,
+                    queued={"email": 5} if scope is Scope.DUE else {},
                     limit=20,
                 )
             )
     await store.shift_waits(campaign(paused_total=1_000))
+    spec = ChannelSpec(name="email", address_kind="email", rate=1.0)
+    for n in range(20):
+        await store.write_channel(ChannelState(id=f"c{n}"), ChannelState(id=f"c{n}"))
+    await store.take_tokens(spec, 1)
+    await store.return_tokens(spec, 1)
+    await store.channels()
+    await store.sight(one.id)
     await use_writes(store)
 
 
@@ -179,6 +190,7 @@ async def use_writes(store):
             batch_request_id=REQUEST,
             conversations=(uncertain, *made[1:]),
             address_keys=frozenset({"email:1"}),
+            since=NOW - DAY,
         )
     )
     for _ in range(2):

@@ -33,7 +33,8 @@ async def campaign_of_three(world):
     """Lead one who stays silent, one who replies and one who opts out to the end."""
     request = batch_request_document(3, template=template_document(stages=STAGES))
     world.database.batch_requests.insert_one(request)
-    await world.until(lambda: len(world.lines()) == 3)
+    recorded = {"status": "awaiting_reply"}
+    await world.until(lambda: world.database.conversations.count_documents(recorded) == 3)
     for number, update in enumerate(
         ({"recipient_id": "r1", "kind": "reply", "text": "yes"}, {"recipient_id": "r2"})
     ):

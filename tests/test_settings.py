@@ -47,6 +47,7 @@ def test_every_variable(tmp_path):
         "CHANGE_STREAM": "off",
         "LEASE_SECONDS": "9",
         "CHANNEL_TIMEOUT_SECONDS": "3",
+        "MAX_MESSAGES_PER_RECIPIENT_PER_DAY": "7",
         "SHUTDOWN_GRACE_SECONDS": " 5 ",
         "HEARTBEAT_FILE": str(tmp_path / "alive"),
         "CAMPAIGN_TIME_SCALE": "3600",
@@ -66,6 +67,7 @@ def test_every_variable(tmp_path):
         change_stream=False,
         lease_seconds=9.0,
         channel_timeout_seconds=3.0,
+        max_messages_per_recipient_per_day=7,
         shutdown_grace_seconds=5.0,
         heartbeat_file=tmp_path / "alive",
         campaign_time_scale=3600.0,
@@ -114,7 +116,7 @@ def test_all_problems_at_once():
         "LOG_LEVEL='loud': expected one of TRACE, DEBUG, INFO, SUCCESS, WARNING, ERROR, CRITICAL",
         "LEASE_SECONDS=30: expected at least 60, three times CHANNEL_TIMEOUT_SECONDS=20",
         "CHANNEL_SMS_ADDRESS: there is no CHANNEL_SMS",
-        "CHANNEL_EMAIL='gopher://…': unknown scheme; known: file, log",
+        "CHANNEL_EMAIL='gopher://…': unknown scheme; known: file, http, https, log, smtp, smtps",
     )
 
 

@@ -1049,6 +1049,7 @@ def look_order(*conversations, **changes):
         "batch_request_id": REQUEST,
         "conversations": conversations,
         "address_keys": frozenset(one.address_keys[0] for one in conversations),
+        "since": NOW - DAY,
     }
     return LookOrder(**default | changes)
 

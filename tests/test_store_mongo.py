@@ -137,6 +137,7 @@ async def test_a_batch_is_a_fixed_number_of_commands(store, client, database_nam
         batch_request_id=campaign().batch_request_id,
         conversations=made,
         address_keys=frozenset(one.address_keys[0] for one in made),
+        since=NOW - DAY,
     )
     alike, unlike = (
         changes_of(made, stage="a"),
@@ -196,7 +197,11 @@ async def test_the_scale_is_applied_to_the_servers_time(client, database_name):
     real = MongoStore(client[database_name], TimeScale())
     fast = MongoStore(client[database_name], TimeScale(scale=1000.0, epoch=await real.now() - HOUR))
     look = LookOrder(
-        campaign_id="k", batch_request_id="r", conversations=(), address_keys=frozenset()
+        campaign_id="k",
+        batch_request_id="r",
+        conversations=(),
+        address_keys=frozenset(),
+        since=NOW,
     )
     times = [await fast.now(), (await fast.campaign("k"))[0], (await fast.look(look)).now]
     assert times == sorted(times)

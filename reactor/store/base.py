@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from attrs import evolve
 from bson.codec_options import CodecOptions
 from bson.raw_bson import RawBSONDocument
 from pymongo import ReadPreference, WriteConcern
@@ -17,6 +18,7 @@ from reactor.store.protocol import BrokenDocument, RawDocument
 from reactor.store.raw import glance
 from reactor.store.templates import Templates
 from schemas.campaign import Campaign
+from schemas.channel import ChannelState
 from schemas.converter import InvalidDocumentError, from_document
 from schemas.documents import CODEC, decode
 from schemas.ids import CampaignId
@@ -29,6 +31,8 @@ RAW: CodecOptions[RawBSONDocument] = CODEC.with_options(
     document_class=RawBSONDocument, unicode_decode_error_handler="replace"
 )
 DUPLICATE_KEY = 11000
+#: Every document of `channels`, by its index: they are few.
+CHANNELS: Sequence[Mapping[str, Any]] = ({"$match": {"_id": {"$type": "string"}}},)
 #: Documents of one reply: as many as fit, so that a query is one command.
 REPLY = 100_000
 
@@ -73,15 +77,19 @@ class MongoBase:
     async def _collect(
         self, sources: Mapping[str, Sequence[Mapping[str, Any]]]
     ) -> tuple[datetime, dict[str, list[RawDocument]]]:
-        """Read several collections, each by its pipeline, and the server's time; one command."""
+        """
+        Read several collections, each by its pipeline, and the server's time; one command.
+
+        By `collection`, or by `collection:what` where more than one thing is read from it.
+        """
         unions = [
             {
                 "$unionWith": {
-                    "coll": collection,
-                    "pipeline": [*pipeline, {"$project": {"_id": 0, collection: "$$ROOT"}}],
+                    "coll": name.partition(":")[0],
+                    "pipeline": [*pipeline, {"$project": {"_id": 0, name: "$$ROOT"}}],
                 }
             }
-            for collection, pipeline in sources.items()
+            for name, pipeline in sources.items()
         ]
         time: Mapping[str, Any] = {"$documents": [{"now": "$$NOW"}]}
         cursor = await self._raw.aggregate([time, *unions], batchSize=REPLY)
@@ -91,6 +99,25 @@ class MongoBase:
             for collection, document in tagged.items():
                 found[collection].append(raw_of(document))
         return self._read_time(first["now"]), found
+
+    def _states(self, raws: Sequence[RawDocument]) -> Mapping[str, ChannelState]:
+        """Read what is known of channels; of one whose document cannot be read, nothing is."""
+        states = {}
+        for raw in raws:
+            document = glance(raw.data)
+            try:
+                states[str(document.get("_id"))] = self._state(document)
+            except InvalidDocumentError:
+                continue
+        return states
+
+    def _state(self, document: Mapping[str, Any]) -> ChannelState:
+        state = from_document(ChannelState, {"version": 0, **document})
+        bucket = document.get("bucket")
+        if not isinstance(bucket, float):
+            return state
+        full_at = self._read_time(datetime.fromtimestamp(bucket / 1_000, UTC))
+        return evolve(state, tokens_from=full_at)
 
     async def _insert_new(
         self, database: AsyncDatabase[Document], collection: str, documents: Sequence[Document]

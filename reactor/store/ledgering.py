@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from reactor.store.protocol import RawDocument, UnansweredUpdate
+from reactor.store.protocol import OnItsWay, RawDocument, UnansweredUpdate
 from reactor.store.raw import glance
 from schemas.conversation import Conversation
 from schemas.converter import to_document
@@ -11,6 +11,8 @@ from schemas.ids import ConversationId
 from schemas.message import RANK, LedgerEntry, MessageStatus
 from schemas.transition import Report
 
+#: Messages that the recipient got, or may have got.
+GOT = [each.value for each in RANK if each not in {MessageStatus.CANCELLED, MessageStatus.FAILED}]
 #: What says how a message ended: only an entry of at least the same rank changes it.
 ENDING = frozenset({"status", "reason", "error"})
 
@@ -24,6 +26,13 @@ def stub(report: Report, conversation: Conversation) -> LedgerEntry:
         batch_request_id=conversation.batch_request_id,
         conversation_id=conversation.id,
         recipient_id=conversation.recipient.id,
+    )
+
+
+def other(conversation: Mapping[str, Any]) -> OnItsWay:
+    """Read as much of another campaign's conversation as the runaway guard needs."""
+    return OnItsWay(
+        channel=conversation["slot"]["channel"], address=conversation["recipient"]["address"]
     )
 
 

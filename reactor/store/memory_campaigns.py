@@ -8,11 +8,11 @@ from typing import Any
 from attrs import evolve
 
 from reactor.store.base import broken
-from reactor.store.memory_base import MemoryBase
+from reactor.store.memory_channels import MemoryChannels
 from reactor.store.memory_documents import Fields, Stored
 from reactor.store.overview import counts_of, date_of, due_of, message_counts_of
 from reactor.store.patches import patch_between
-from reactor.store.protocol import BrokenDocument, Due, RawDocument, Scope
+from reactor.store.protocol import BrokenDocument, Due, RawDocument, Scope, Sight
 from schemas.campaign import Campaign, CampaignStatus, Counts, MessageCounts
 from schemas.conversation import ConversationStatus, SlotState
 from schemas.converter import InvalidDocumentError, from_document
@@ -26,7 +26,7 @@ _STANDING_STILL = {
 }
 
 
-class MemoryCampaigns(MemoryBase):
+class MemoryCampaigns(MemoryChannels):
     async def now(self) -> datetime:
         await self._pause()
         return self._clock()
@@ -36,6 +36,10 @@ class MemoryCampaigns(MemoryBase):
     ) -> tuple[datetime, Campaign | BrokenDocument | None]:
         await self._pause()
         return self._clock(), self._campaign(campaign)
+
+    async def sight(self, campaign: CampaignId) -> Sight:
+        await self._pause()
+        return Sight(now=self._clock(), campaign=self._campaign(campaign), channels=self._states())
 
     def _campaign(self, campaign: CampaignId) -> Campaign | BrokenDocument | None:
         stored = self._of("campaigns").get(campaign)
@@ -62,7 +66,12 @@ class MemoryCampaigns(MemoryBase):
             paused = stored.fields.get("status") == CampaignStatus.PAUSED
             scope = Scope.LEASES if paused else Scope.DUE
             try:
-                listed.append(due_of(stored.fields, self._next(stored.fields["_id"], scope)))
+                identity = stored.fields["_id"]
+                queued = any(
+                    (one.fields.get("slot") or {}).get("held")
+                    for one in self._conversations_of(identity)
+                )
+                listed.append(due_of(stored.fields, self._next(identity, scope), queued=queued))
             except InvalidDocumentError:
                 continue
         return tuple(listed)

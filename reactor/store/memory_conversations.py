@@ -1,5 +1,6 @@
 """Conversations, the ledger and the last look in memory."""
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -7,11 +8,12 @@ from typing import Any
 from attrs import evolve
 
 from reactor.store.base import read_each
-from reactor.store.ledgering import merged, read_unanswered, stub
+from reactor.store.ledgering import GOT, merged, other, read_unanswered, stub
 from reactor.store.memory_base import earliest, is_about, is_unanswered, raws_of
 from reactor.store.memory_campaigns import MemoryCampaigns, time_of
 from reactor.store.memory_documents import Fields, Stored, TooLargeError
 from reactor.store.mongo_conversations import MAX_UPDATES, OPEN, UNWRITABLE, overdue_keys
+from reactor.store.overview import date_of
 from reactor.store.patches import once_each, patch_between
 from reactor.store.protocol import (
     Applied,
@@ -26,7 +28,7 @@ from reactor.store.protocol import (
     UnansweredUpdate,
 )
 from schemas.campaign import Campaign
-from schemas.conversation import MAX_HISTORY, Conversation, ConversationStatus
+from schemas.conversation import MAX_HISTORY, Conversation, ConversationStatus, SlotState
 from schemas.converter import to_document
 from schemas.ids import AgentId, CampaignId, ConversationId, SendKey
 from schemas.message import LedgerEntry, Suppression
@@ -36,7 +38,10 @@ from schemas.transition import Report
 class MemoryConversations(MemoryCampaigns):
     async def load(self, order: Order) -> Batch:
         await self._pause()
-        found = self._in_scope(order)
+        queues = {name: self._queue(order, name) for name in order.queued}
+        due = self._in_scope(order)
+        found = [one for queue in queues.values() for one in queue]
+        found += [one for one in due if one not in found]
         found += [
             one
             for one in self._of("conversations").among(order.named)
@@ -46,6 +51,8 @@ class MemoryConversations(MemoryCampaigns):
         updates = self._updates_of(order.campaign.batch_request_id, conversations)
         return Batch(
             conversations=tuple(conversations),
+            full=len(due) + len(order.named) >= order.limit,
+            queued={name: len(queue) for name, queue in queues.items()},
             broken=tuple(broken),
             updates=earliest(updates, order.now, MAX_UPDATES),
             ledger=self._entries(overdue_keys(conversations, order.now)),
@@ -63,6 +70,20 @@ class MemoryConversations(MemoryCampaigns):
             if one.fields["_id"] not in without and (time := _time_in(order, one.fields))
         ]
         return [one for _, one in sorted(found, key=lambda each: each[0])][:limit]
+
+    def _queue(self, order: Order, channel: str) -> list[Stored]:
+        """Find what is parked at a channel's gate, in the order in which it fell due."""
+        without = order.exclude | order.named
+        found = [
+            (slot["due_at"], one)
+            for one in self._conversations_of(order.campaign.id)
+            if one.fields["_id"] not in without
+            and (slot := one.fields.get("slot"))
+            and slot["channel"] == channel
+            and slot.get("held")
+        ]
+        found.sort(key=lambda each: each[0])
+        return [one for _, one in found][: order.queued[channel]]
 
     def _updates_of(
         self, request: AgentId, conversations: Collection[Conversation]
@@ -136,6 +157,26 @@ class MemoryConversations(MemoryCampaigns):
             campaign=campaign if isinstance(campaign, Campaign) else None,
             conversations={one.id: one for one in present},
             ledger=self._entries(keys),
+            channels=self._states(),
+            got=self._got(order),
+            others=tuple(other(one.fields) for one in self._on_their_way(order)),
+        )
+
+    def _got(self, order: LookOrder) -> Mapping[str, int]:
+        def counts(fields: Fields) -> bool:
+            at = date_of(fields.get("recorded_at"))
+            in_time = at is not None and at >= order.since
+            return in_time and fields["status"] in GOT and fields["address"] in order.address_keys
+
+        return Counter(one.fields["address"] for one in self._of("messages").where(counts))
+
+    def _on_their_way(self, order: LookOrder) -> list[Stored]:
+        return self._of("conversations").where(
+            lambda fields: (
+                fields.get("campaign_id") != order.campaign_id
+                and not order.address_keys.isdisjoint(fields.get("address_keys") or ())
+                and (fields.get("slot") or {}).get("state") == SlotState.SENDING
+            )
         )
 
     def _orders_of(self, order: LookOrder) -> tuple[UnansweredUpdate, ...]:

@@ -1,9 +1,10 @@
 """The store on MongoDB: its parts in one."""
 
 from reactor.store.mongo_campaigns import MongoCampaigns
+from reactor.store.mongo_channels import MongoChannels
 from reactor.store.mongo_inbox import MongoInbox
 from reactor.store.mongo_ledger import MongoLedger
 
 
-class MongoStore(MongoInbox, MongoCampaigns, MongoLedger):
+class MongoStore(MongoInbox, MongoCampaigns, MongoChannels, MongoLedger):
     """Keeps the contract of `reactor.store.protocol.Store` on a replica set."""

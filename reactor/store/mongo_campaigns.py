@@ -7,11 +7,11 @@ from typing import Any
 from attrs import evolve
 from loguru import logger
 
-from reactor.store.base import Document, MongoBase, campaign_by_id
+from reactor.store.base import CHANNELS, Document, MongoBase, campaign_by_id
 from reactor.store.calls import call, long_call, repeated
 from reactor.store.overview import counts_of, date_of, due_of, message_counts_of
 from reactor.store.patches import patch_between
-from reactor.store.protocol import BrokenDocument, Due, Scope
+from reactor.store.protocol import BrokenDocument, Due, Scope, Sight
 from reactor.store.raw import glance
 from schemas.campaign import Campaign, CampaignStatus, Counts, MessageCounts
 from schemas.converter import InvalidDocumentError
@@ -36,6 +36,17 @@ class MongoCampaigns(MongoBase):
         return now, self._campaign(found["campaigns"], known)
 
     @call
+    async def sight(self, campaign: CampaignId) -> Sight:
+        known = self._templates.get(campaign)
+        sources = {"campaigns": campaign_by_id(campaign, known), "channels": CHANNELS}
+        now, found = await self._collect(sources)
+        return Sight(
+            now=now,
+            campaign=self._campaign(found["campaigns"], known),
+            channels=self._states(found["channels"]),
+        )
+
+    @call
     async def write_campaign(self, before: Campaign, after: Campaign) -> Campaign | None:
         result = await self._database.campaigns.update_one(
             {"_id": before.id, "version": before.version}, patch_between(before, after).update()
@@ -55,6 +66,7 @@ class MongoCampaigns(MongoBase):
                 },
                 _earliest("due", {"due_at": {"$type": "date"}}, "due_at"),
                 _earliest("lease", LEASED, "slot.until"),
+                _earliest("queue", {"slot.held": {"$type": "string"}}, "slot.due_at"),
             ],
         )
         return tuple(due for one in found if (due := _due(glance(bytes(one.raw)))))
@@ -142,7 +154,8 @@ def _due(one: Document) -> Due | None:
     paused = one.get("status") == CampaignStatus.PAUSED
     earliest = one["lease" if paused else "due"]
     try:
-        return due_of(one, earliest[0]["at"] if earliest else None)
+        at = earliest[0]["at"] if earliest else None
+        return due_of(one, at, queued=bool(one["queue"]))
     except InvalidDocumentError:
         logger.bind(campaign_id=str(one.get("_id"))).error("A campaign cannot be read: left out")
         return None

@@ -45,7 +45,9 @@ type _Won = Mapping[ConversationId, Conversation]
 class MongoConversations(MongoBase):
     @call
     async def load(self, order: Order) -> Batch:
-        raws = await self._in_scope(order)
+        queues = {name: await self._queue(order, name) for name in order.queued}
+        due = await self._in_scope(order)
+        raws = [raw for queue in queues.values() for raw in queue] + due
         if order.named:
             query = {"_id": {"$in": list(order.named)}, "campaign_id": order.campaign.id}
             raws += await self._find("conversations", query)
@@ -53,6 +55,8 @@ class MongoConversations(MongoBase):
         known = {conversation.id: conversation for conversation in conversations}
         return Batch(
             conversations=tuple(known.values()),
+            full=len(due) + len(order.named) >= order.limit,
+            queued={name: len(queue) for name, queue in queues.items()},
             broken=tuple(broken),
             updates=await self._updates(order, known),
             ledger=await self._entries_of(overdue_keys(known.values(), order.now)),
@@ -63,10 +67,7 @@ class MongoConversations(MongoBase):
         limit = order.limit - len(order.named)
         if order.scope is Scope.NAMED or limit <= 0:
             return []
-        query: Document = {"campaign_id": order.campaign.id}
-        if without := order.exclude | order.named:
-            # $nor uses no index: none on `_id` may look as good as the one by due times.
-            query["$nor"] = [{"_id": {"$in": list(without)}}]
+        query = _of_campaign(order)
         sort = {"due_at": 1}
         match order.scope:
             case Scope.LEASES:
@@ -78,6 +79,12 @@ class MongoConversations(MongoBase):
             case _:
                 query["due_at"] = {"$lte": order.now, **_DATE}
         return await self._find("conversations", query, sort=sort, limit=limit)
+
+    async def _queue(self, order: Order, channel: str) -> list[RawDocument]:
+        """Read what is parked at a channel's gate, in the order in which it fell due."""
+        query = _of_campaign(order) | {"slot.channel": channel, "slot.held": {"$type": "string"}}
+        sort = {"slot.due_at": 1}
+        return await self._find("conversations", query, sort=sort, limit=order.queued[channel])
 
     async def _updates(
         self, order: Order, known: Mapping[ConversationId, Conversation]
@@ -179,6 +186,15 @@ class MongoConversations(MongoBase):
         await self._database.conversations.update_one(
             id_filter(broken.raw.data), {"$set": dict(fields)}
         )
+
+
+def _of_campaign(order: Order) -> Document:
+    """Match the campaign's conversations, but those that are had already."""
+    query: Document = {"campaign_id": order.campaign.id}
+    if without := order.exclude | order.named:
+        # $nor uses no index: none on `_id` may look as good as the one by due times.
+        query["$nor"] = [{"_id": {"$in": list(without)}}]
+    return query
 
 
 def overdue_keys(conversations: Collection[Conversation], now: datetime) -> list[SendKey]:

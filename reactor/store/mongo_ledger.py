@@ -5,11 +5,11 @@ from typing import Any
 
 from pymongo import UpdateOne
 
-from reactor.store.base import campaign_by_id, read_each
+from reactor.store.base import CHANNELS, campaign_by_id, read_each
 from reactor.store.calls import call, long_call
-from reactor.store.ledgering import merging, read_unanswered, stub
+from reactor.store.ledgering import GOT, merging, other, read_unanswered, stub
 from reactor.store.mongo_conversations import MongoConversations, addressed
-from reactor.store.protocol import Inbox, Look, LookOrder
+from reactor.store.protocol import Inbox, Look, LookOrder, RawDocument
 from reactor.store.raw import glance
 from schemas.campaign import Campaign
 from schemas.conversation import Conversation
@@ -60,6 +60,9 @@ class MongoLedger(MongoConversations):
             "suppressions": _by_ids(order.address_keys),
             "campaigns": campaign_by_id(order.campaign_id, known),
             "conversations": _by_ids([one.id for one in order.conversations]),
+            "channels": CHANNELS,
+            "messages:got": _got(order),
+            "conversations:others": _others(order),
         }
         now, found = await self._collect(sources | ({"messages": _by_ids(keys)} if keys else {}))
         campaign = self._campaign(found["campaigns"], known)
@@ -78,6 +81,9 @@ class MongoLedger(MongoConversations):
             campaign=campaign if isinstance(campaign, Campaign) else None,
             conversations={one.id: one for one in conversations},
             ledger={entry.id: entry for entry in entries},
+            channels=self._states(found["channels"]),
+            got={one["_id"]: one["count"] for one in map(_glanced, found["messages:got"])},
+            others=tuple(other(_glanced(raw)) for raw in found["conversations:others"]),
         )
 
 
@@ -91,6 +97,30 @@ def _unanswered(order: LookOrder) -> Mapping[str, Pipeline]:
         Inbox.CONVERSATION_UPDATES: [{"$match": {"status": None, "$or": updates}}, project],
         Inbox.CAMPAIGN_UPDATES: [{"$match": {"status": None, "$or": orders}}, project],
     }
+
+
+def _got(order: LookOrder) -> Pipeline:
+    """Count what the addresses got since then; from the index alone."""
+    match = {
+        "address": {"$in": list(order.address_keys)},
+        "recorded_at": {"$gte": order.since},
+        "status": {"$in": GOT},
+    }
+    return [{"$match": match}, {"$group": {"_id": "$address", "count": {"$sum": 1}}}]
+
+
+def _others(order: LookOrder) -> Pipeline:
+    """Match conversations of other campaigns with one of the addresses and a message on its way."""
+    match = {
+        "address_keys": {"$in": list(order.address_keys)},
+        "slot.state": "sending",
+        "campaign_id": {"$ne": order.campaign_id},
+    }
+    return [{"$match": match}, {"$project": {"recipient.address": 1, "slot.channel": 1}}]
+
+
+def _glanced(raw: RawDocument) -> dict[str, Any]:
+    return glance(raw.data)
 
 
 def _by_ids(ids: Collection[str]) -> Pipeline:

@@ -21,7 +21,9 @@ _BEFORE_ALL = datetime(1, 1, 1, tzinfo=UTC)
 _AFTER_ALL = datetime(9999, 12, 31, tzinfo=UTC)
 
 
-def due_of(campaign: Mapping[str, Any], conversations_due_at: object) -> Due:
+def due_of(
+    campaign: Mapping[str, Any], conversations_due_at: object, *, queued: bool = False
+) -> Due:
     """
     Read an unfinished campaign. InvalidDocumentError: it cannot be read.
 
@@ -31,6 +33,7 @@ def due_of(campaign: Mapping[str, Any], conversations_due_at: object) -> Due:
     known = {
         "campaign_id": campaign["_id"],
         "conversations_due_at": None if waits else date_of(conversations_due_at),
+        "queued": queued,
     }
     return from_document(Due, {**campaign, **known})
 

@@ -17,7 +17,9 @@ from typing import Protocol
 from attrs import Factory, frozen
 
 from schemas.campaign import Campaign, CampaignStatus, Counts, MessageCounts
+from schemas.channel import Alert, ChannelState
 from schemas.conversation import Conversation
+from schemas.hand_off import ChannelSpec
 from schemas.ids import AgentId, CampaignId, ConversationId, SendKey
 from schemas.message import LedgerEntry, Suppression
 from schemas.transition import Report
@@ -70,6 +72,8 @@ class Order:
     named: frozenset[ConversationId] = frozenset()
     #: Those this worker has in flight: left out, unless they are named.
     exclude: frozenset[ConversationId] = frozenset()
+    #: How many that are parked at a channel's gate may leave now, by channel; beside `limit`.
+    queued: Mapping[str, int] = Factory(dict)
     limit: int
 
 
@@ -87,6 +91,10 @@ class Batch:
     """What one turn of one campaign works on."""
 
     conversations: tuple[Conversation, ...]
+    #: As many had work as there was room for: there may be more.
+    full: bool = False
+    #: How many were found at each gate that was asked for.
+    queued: Mapping[str, int] = Factory(dict)
     broken: tuple[BrokenDocument, ...] = ()
     #: Unanswered updates that are not waiting for a retry, of these conversations only.
     updates: tuple[RawDocument, ...] = ()
@@ -158,6 +166,8 @@ class Due:
     opened: bool
     #: Earliest `due_at` of its conversations (in a paused campaign: of slots that are `sending`).
     conversations_due_at: datetime | None
+    #: Some are parked at a channel's gate.
+    queued: bool = False
 
 
 @frozen(kw_only=True)
@@ -169,6 +179,8 @@ class LookOrder:
     conversations: Sequence[Conversation]
     #: All addresses that are about to be written to.
     address_keys: frozenset[str]
+    #: Messages to them that were recorded since then are counted.
+    since: datetime
 
 
 @frozen(kw_only=True)
@@ -184,6 +196,14 @@ class UnansweredUpdate:
 
 
 @frozen(kw_only=True)
+class OnItsWay:
+    """A message that is marked `sending`: through which channel, to somebody with these addresses."""
+
+    channel: str
+    address: Mapping[str, str]
+
+
+@frozen(kw_only=True)
 class Look:
     """Read after the mark, inboxes first: what was acknowledged before the mark is in here."""
 
@@ -195,6 +215,33 @@ class Look:
     conversations: Mapping[ConversationId, Conversation]
     #: Of the keys of slots with an earlier uncertain attempt.
     ledger: Mapping[SendKey, LedgerEntry] = Factory(dict)
+    channels: Mapping[str, ChannelState] = Factory(dict)
+    #: By address: messages that it got, or may have got, since `LookOrder.since`.
+    got: Mapping[str, int] = Factory(dict)
+    #: Messages of other campaigns that are on their way to a recipient with one of the addresses.
+    others: tuple[OnItsWay, ...] = ()
+
+
+@frozen(kw_only=True)
+class Sight:
+    """What a campaign's turn begins with, read in one command."""
+
+    #: The server's time, as campaign time.
+    now: datetime
+    campaign: Campaign | BrokenDocument | None
+    channels: Mapping[str, ChannelState]
+
+
+@frozen(kw_only=True)
+class Tokens:
+    """What a channel's bucket gave."""
+
+    granted: int
+    #: Real seconds until those that were granted expire, with their second.
+    lasts_seconds: float
+    #: As it then stands, with the time at which it did.
+    state: ChannelState
+    now: datetime
 
 
 @frozen(kw_only=True)
@@ -275,6 +322,9 @@ class Store(Protocol):
     ) -> tuple[datetime, Campaign | BrokenDocument | None]:
         """Read the server's time and the campaign in one command."""
 
+    async def sight(self, campaign: CampaignId) -> Sight:
+        """Read the server's time, the campaign and all channels in one command."""
+
     async def write_campaign(self, before: Campaign, after: Campaign) -> Campaign | None:
         """Write what differs, guarded by `before.version`; the campaign as it now stands, or None."""
 
@@ -338,5 +388,21 @@ class Store(Protocol):
         self, reports: Sequence[Report], about: Mapping[SendKey, Conversation]
     ) -> None:
         """Merge delivery reports by rank; a stub where the entry has not come."""
+
+    # -- channels --------------------------------------------------------------------------------
+    async def channels(self) -> tuple[datetime, Mapping[str, ChannelState]]:
+        """Read the server's time and what is known of every channel."""
+
+    async def write_channel(self, before: ChannelState, after: ChannelState) -> bool:
+        """Write circuit, success and silence, guarded by the version; a bucket is left as it is."""
+
+    async def take_tokens(self, spec: ChannelSpec, wanted: int) -> Tokens:
+        """Take as many as there are of `wanted` from a bucket that holds `burst` and fills by `rate`."""
+
+    async def return_tokens(self, spec: ChannelSpec, unused: int) -> None:
+        """Put back what was taken and will not be used."""
+
+    async def raise_alert(self, alert: Alert) -> bool:
+        """Enter it, or note that it is over; False: it was there already."""
 
     async def ledger(self, keys: Collection[SendKey]) -> Mapping[SendKey, LedgerEntry]: ...
