@@ -216,7 +216,8 @@ class MessageEnvironment(Environment):
         raise error
 
 
-ENVIRONMENTS = {
-    escape: MessageEnvironment(undefined=Missing, autoescape=escape is Escape.HTML)
-    for escape in Escape
-}
+def make_environment(escape: Escape) -> MessageEnvironment:
+    return MessageEnvironment(undefined=Missing, autoescape=escape is Escape.HTML)
+
+
+ENVIRONMENTS = {escape: make_environment(escape) for escape in Escape}

@@ -14,13 +14,15 @@ from bson import Decimal128, Int64, ObjectId
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handlers.liquid_environment import MAX_STEPS, Escape
+from handlers.liquid_environment import ENVIRONMENTS, MAX_STEPS, Escape, make_environment
 from handlers.liquid_filters import MAX_OUTPUT
 from handlers.rendering import (
     MAX_PROBLEMS,
     MAX_SOURCE,
     RenderError,
     _compiled,
+    _required,
+    _signature,
     check_template,
     lacking_variables,
     render,
@@ -61,6 +63,14 @@ CONTEXT = {
     "stage": {"id": "intro"},
     "reply": {"text": "", "intent": ""},
 }
+
+
+@pytest.fixture(autouse=True)
+def _nothing_kept():
+    """Keep no text compiled: a process that mutmut forks would find it made by the original."""
+    for kept in (_compiled, _required, _signature):
+        kept.cache_clear()
+    ENVIRONMENTS.update({escape: make_environment(escape) for escape in Escape})
 
 
 def shown(source, *, zone="Europe/Berlin", escape=Escape.PLAIN, context=CONTEXT):
