@@ -100,7 +100,7 @@ class _Surveyor:
         _check_depth(expression, depth)
         match expression:
             case BooleanExpression():
-                self.condition(expression.expression, place, depth)
+                self.condition(expression.expression, place)
             case LogicalAndExpression() | LogicalOrExpression():
                 self.condition(expression.left, place, depth + 1)
                 both = isinstance(expression, LogicalAndExpression)
