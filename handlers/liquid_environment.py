@@ -22,7 +22,7 @@ from liquid.undefined import UNDEFINED, FalsyStrictUndefined, is_undefined
 from liquid.utils import ReadOnlyChainMap
 
 from handlers import liquid_filters, liquid_lexer
-from handlers.liquid_filters import MAX_OUTPUT, LocalTime, RefusedError, localised, weigh
+from handlers.liquid_filters import MAX_OUTPUT, SIZES, LocalTime, RefusedError, localised, weigh
 
 MAX_STEPS = 200_000
 """Of one rendering, at most some microseconds each: a part of the template in each iteration, and
@@ -141,6 +141,8 @@ class MessageContext(RenderContext):
             if name != "default":
                 _check_given(*values, *named.values())
             try:
+                if name in SIZES and SIZES[name](*values, **named) > MAX_OUTPUT:
+                    raise RefusedError(f"makes more than {MAX_OUTPUT} characters")
                 result = apply(*values, **named)
             except (RefusedError, UndefinedError):
                 raise
@@ -192,11 +194,7 @@ class MessageEnvironment(Environment):
         self.add_tag(StrictUnless)
         self.filters |= {
             "date": liquid_filters.date,
-            "join": liquid_filters.limited(self.filters["join"], liquid_filters.size_of_join),
             "map": liquid_filters.select,
-            "replace": liquid_filters.limited(
-                self.filters["replace"], liquid_filters.size_of_replace
-            ),
             "uniq": liquid_filters.uniq,
         }
 

@@ -9,8 +9,8 @@ their address.
 import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, tzinfo
-from functools import partial, wraps
-from typing import Any, Protocol, Self
+from functools import partial
+from typing import Protocol, Self
 
 from liquid import Markup
 from liquid.exceptions import FilterArgumentError
@@ -143,19 +143,6 @@ def _field(moment: datetime, match: re.Match[str]) -> str:
     return text.upper() if flag == "^" else text
 
 
-def limited(apply: Callable[..., Any], size: Callable[..., int]) -> Callable[..., Any]:
-    """Refuse before the work: a filter whose result is the product of what it is given."""
-
-    @wraps(apply)
-    def filtered(*values: object, environment: object = None, **named: object) -> object:
-        if size(*values, **named) > MAX_OUTPUT:
-            raise RefusedError(f"makes more than {MAX_OUTPUT} characters")
-        known = {} if environment is None else {"environment": environment}
-        return apply(*values, **named, **known)
-
-    return filtered
-
-
 def size_of_replace(val: object, seq: object, sub: object = "") -> int:
     return str(val).count(str(seq)) * len(str(sub))
 
@@ -163,6 +150,10 @@ def size_of_replace(val: object, seq: object, sub: object = "") -> int:
 def size_of_join(left: object, separator: object = " ") -> int:
     count = len(left) if isinstance(left, list | tuple | range) else 1
     return weigh(left) + count * len(str(separator))
+
+
+SIZES: dict[str, Callable[..., int]] = {"join": size_of_join, "replace": size_of_replace}
+"""About the size of what they make, told before the work: it is the product of what they are given."""
 
 
 @sequence_filter
