@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from enum import Enum
 from io import StringIO
-from typing import Any, NoReturn, TextIO
+from typing import Any, TextIO
 from zoneinfo import ZoneInfo
 
 from liquid import BoundTemplate, Environment, Mode, RenderContext, Token
@@ -18,6 +18,7 @@ from liquid.builtin.expressions.primitive import RangeLiteral
 from liquid.builtin.tags.if_tag import IfTag
 from liquid.builtin.tags.unless_tag import UnlessTag
 from liquid.exceptions import LiquidError, UndefinedError
+from liquid.token import TOKEN_EOF
 from liquid.undefined import UNDEFINED, FalsyStrictUndefined, is_undefined
 from liquid.utils import ReadOnlyChainMap
 
@@ -206,12 +207,11 @@ class MessageEnvironment(Environment):
         exc: type[LiquidError] | LiquidError,
         msg: str | None = None,
         token: Token | None = None,
-    ) -> NoReturn:
+    ) -> None:
         """Raise with a place: the end of an expression has none of its own."""
-        error = exc if isinstance(exc, LiquidError) else exc(msg, token=token)
-        if token and (error.token is None or error.token.start_index < 0):
-            error.token = token
-        raise error
+        if isinstance(exc, LiquidError) and exc.token and exc.token.kind == TOKEN_EOF:
+            exc.token = None
+        super().error(exc, msg, token)
 
 
 def make_environment(escape: Escape) -> MessageEnvironment:
