@@ -134,11 +134,10 @@ def _static(path: Segments) -> Segments:
 
 
 def _dotted(path: Segments) -> str:
-    named = (
-        isinstance(segment, str) and _IDENTIFIER.fullmatch(segment) is not None for segment in path
+    return "recipient" + "".join(
+        f".{part}" if isinstance(part, str) and _IDENTIFIER.fullmatch(part) else f"[{part!r}]"
+        for part in path
     )
-    parts = zip(path, named, strict=True)
-    return "recipient" + "".join(f".{part}" if plain else f"[{part!r}]" for part, plain in parts)
 
 
 def _has(value: object, path: Segments) -> bool:
