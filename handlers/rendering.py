@@ -229,6 +229,7 @@ def _sentence(text: str, source: str, token: Token | None) -> str:
     if token is None:
         return text
     start = token.start_index if token.start_index >= 0 else len(source)
-    line = source.count("\n", 0, start) + 1
-    column = start - source.rfind("\n", 0, start)
+    before = source[:start]
+    line = before.count("\n") + 1
+    column = start - before.rfind("\n")
     return f"{text} (line {line}, column {column})"
