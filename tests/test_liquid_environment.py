@@ -76,6 +76,7 @@ def test_steps_of_a_loop():
         ("a" * 256, 1),
         (["a" * 256] * 7, 0),
         ([1] * 8, 1),
+        ([1] * 63, 7),
         ({str(n): n for n in range(16)}, 2),
     ],
 )
@@ -170,6 +171,15 @@ def test_filter(name, values, result):
 def test_filter_refused(name, values, text):
     """A filter that makes too much, or cannot use what it is given, says so without a value."""
     assert refused(scope().filter(name, None), *values) == text
+
+
+def test_named_arguments():
+    """What a filter is given by name counts as what it is given by place."""
+    join, numbers = scope().filter("join", None), range(1, MAX_RANGE + 1)
+    assert join(["a", "b"], separator="-") == "a-b"
+    text = refused(lambda: join(numbers, separator="x" * 195))
+    assert text == "makes more than 200000 characters"
+    assert refused(lambda: join([], separator=MappingProxyType({}))) == "a loop is not a value"
 
 
 def test_steps_of_a_filter():

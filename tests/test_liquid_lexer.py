@@ -146,6 +146,7 @@ def test_never_closed(source, text, kind, at):
     assert caught.value.args == (text,)
     token = caught.value.token
     assert (token.kind, token.start_index, token.source) == (kind, at, source)
+    assert source.startswith(token.value, at)
 
 
 @pytest.mark.parametrize("brackets", ["[", "(", "[("])

@@ -116,6 +116,7 @@ def refused(source, **named):
         ("{% assign a = 'x' %}{% assign a = a | append: 'y' %}{{ a }}", "xy"),
         ("{% capture a %}{{ recipient.first_name }}!{% endcapture %}{{ a }}", "Ann!"),
         ("{% for i in (1..2) %}{% cycle 'a', 'b' %}{% increment n %}{% endfor %}", "a0b1"),
+        ("{% increment n %}{{ n }}{% decrement m %}{{ m }}{% assign n = 'x' %}{{ n }}", "01-1-1x"),
         ("{% case recipient.plan.name %}{% when 'Pro' %}pro{% endcase %}", "pro"),
         ("{{ recipient.tags | uniq | sort | join: ',' }}", "a,b"),
         ("{{ recipient.tags | join }}", "b a b"),
@@ -234,6 +235,11 @@ def test_missing_is_false_and_has_a_default(source, text):
     [
         ("{{ recipient.x }}", "'recipient.x' is missing (line 1, column 4)"),
         ("é\n {{ recipient.plan.x.y }}", "'recipient.plan.x.y' is missing (line 2, column 5)"),
+        ("a\nb\n\n{{ recipient.x }}", "'recipient.x' is missing (line 4, column 4)"),
+        (
+            "{{ recipient." + "x" * 91 + " }}",
+            "'recipient." + "x" * 90 + "' is missing (line 1, column 4)",
+        ),
         ("{{ recipient['a b'].c }}", "'recipient['a b'].c' is missing (line 1, column 4)"),
         (
             "{{ recipient[recipient.password] }}",
