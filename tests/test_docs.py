@@ -9,7 +9,10 @@ import pytest
 import yaml
 from pymongo import WriteConcern
 
+from handlers.liquid_environment import MAX_ASSIGNED, MAX_BLOCKS, MAX_RANGE, MAX_STEPS
+from handlers.liquid_filters import MAX_OUTPUT
 from handlers.moves import MOVES
+from handlers.rendering import MAX_SOURCE
 from handlers.template_check import check_template
 from reactor.cli.commands import reactor as commands
 from reactor.settings import SETTINGS
@@ -46,6 +49,13 @@ FIELDS = {
     "campaigns": (Campaign,),
     "conversations": (Conversation,),
     "messages": (LedgerEntry,),
+}
+LIMITS = {
+    "characters of a rendered text, and of any value on the way": MAX_OUTPUT,
+    "steps of one rendering": MAX_STEPS,
+    "characters in the variables of a text": MAX_ASSIGNED,
+    "blocks within each other": MAX_BLOCKS,
+    "numbers of a range": MAX_RANGE,
 }
 
 
@@ -204,6 +214,15 @@ def test_the_python_examples_of_the_contract_run(mongodb_client, database_name):
     for update in updates:
         read_conversation_update(update, now=now)
     read_campaign_update(orders[0], now=now)
+
+
+def test_the_limits_of_texts_are_those_of_the_code():
+    """The table of limits gives the numbers that a rendering is held to."""
+    limits = dict(_rows(_section("docs/templates.md", "Limits"), "what"))
+    assert limits["characters of a text before rendering"].startswith(f"{MAX_SOURCE:,};")
+    assert {what: limits[what] for what in LIMITS} == {
+        what: f"{limit:,}" for what, limit in LIMITS.items()
+    }
 
 
 @pytest.mark.parametrize("path", DOCS, ids=lambda path: path.name)
