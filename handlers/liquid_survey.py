@@ -1,6 +1,6 @@
 """What a parsed template uses, found without rendering it: variables, filters, names of its own."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 import attrs
 from liquid import BoundTemplate, Token
@@ -179,18 +179,17 @@ def survey(template: BoundTemplate) -> Survey:
     )
 
 
-def _affirmed(expression: Expression) -> Iterator[Segments]:
-    """Yield the paths that are there where this condition is true."""
+def _affirmed(expression: Expression) -> tuple[Segments, ...]:
+    """Return the paths that are there where this condition is true."""
     match expression:
         case BooleanExpression():
-            yield from _affirmed(expression.expression)
+            return _affirmed(expression.expression)
         case LogicalAndExpression():
-            yield from _affirmed(expression.left)
-            yield from _affirmed(expression.right)
+            return _affirmed(expression.left) + _affirmed(expression.right)
         case NeExpression(left=Path() as path, right=Nil()) | (Path() as path):
-            yield _segments(path)
+            return (_segments(path),)
         case _:
-            pass
+            return ()
 
 
 def _segments(path: Path) -> Segments:
