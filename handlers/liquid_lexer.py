@@ -67,7 +67,7 @@ def _inner(source: str, opening: re.Match[str]) -> tuple[str, int]:
     token = Token(TOKEN_OUTPUT, opening[0], opening.start(), source)
     closing = "}}" if opening[0].startswith("{{") else "%}"
     end = source.find(closing, opening.end())
-    if end < 0:
+    if end == -1:
         raise LiquidSyntaxError(f"'{opening[0][:2]}' without its '{closing}'", token=token)
     inner = source[opening.end() : end]
     if inner.count("(") + inner.count("[") > MAX_BRACKETS:
