@@ -150,6 +150,7 @@ def test_rendered(source, text):
         ("{{ '2026-03-04T00:00' | date: '%-d.%-m. %_d %e %l %-H %_H' }}", "4.3.  4  4 12 0  0"),
         ("{{ '0099-01-02T03:00' | date: '%Y %C %k %l %L %N' }}", "0099 00  3  3 000 000000000"),
         ("{{ now | date: '%Q %100000000d é 日' }}", "%Q %100000000d é 日"),
+        ("{{ now | date: '" + "%d" * 100 + "' }}", "23" * 100),
         ("{{ now | date: '' }}", "2026-11-23T23:30:15+01:00"),
         ("{{ recipient.joined }}", "2026-07-01T14:00:00+02:00"),
         ("{{ recipient.joined | date: '%H:%M' }}", "14:00"),
@@ -255,6 +256,10 @@ def test_missing_is_false_and_has_a_default(source, text):
         ("{{ recipient.x | times: 2 }}", "'recipient.x' is missing (line 1, column 4)"),
         ("{{ recipient.x | date: '%d' }}", "'recipient.x' is missing (line 1, column 4)"),
         ("{{ 'a' | append: recipient.x }}", "'recipient.x' is missing (line 1, column 18)"),
+        (
+            "{{ now | date: '" + "%d" * 100 + "a' }}",
+            "a format of more than 200 characters (line 1, column 10)",
+        ),
         ("{% for i in recipient.x %}{% endfor %}", None),
         (
             "{% for i in (1..recipient.x) %}{% endfor %}",
@@ -389,7 +394,13 @@ def test_no_problems(source):
             "{{ 'a' | date: context: 1 }}",
             "'date': got an unexpected keyword argument 'context' (line 1, column 10)",
         ),
+        (
+            "{{ recipient.tags | join: environment: 1 }}",
+            "'join': got an unexpected keyword argument 'environment' (line 1, column 21)",
+        ),
         ("{% shout %}", "unexpected tag 'shout' (line 1, column 4)"),
+        ("{% " + "x" * 300 + " %}", "unexpected tag '" + "x" * 184 + " (line 1, column 4)"),
+        ("{% if a" + " or a" * 9000 + " %}{% endif %}", "nested too deeply, or malformed"),
         ("{% include 'a' %}", "unexpected tag 'include' (line 1, column 4)"),
         ("{% render 'a' %}", "unexpected tag 'render' (line 1, column 4)"),
         ("{% layout 'a' %}", "unexpected tag 'layout' (line 1, column 4)"),
@@ -510,6 +521,7 @@ def test_lacking_in_several_texts():
     assert lacking_variables(sources, RECIPIENT) == expected
     assert lacking_variables(sources, {**RECIPIENT, "a": 1, "b": None, "tags": list("abcd")}) == ()
     assert lacking_variables((), RECIPIENT) == ()
+    assert lacking_variables(("{{ broken", sources[1]), RECIPIENT) == expected[1:]
 
 
 @pytest.mark.parametrize(
