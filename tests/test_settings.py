@@ -241,7 +241,7 @@ def test_channels(tmp_path):
 
 
 def test_the_rate_of_a_channel():
-    """A rate is so many messages in a unit of time; the burst is a tenth of a second's."""
+    """A rate is so many messages in a unit of time; the burst is a quarter of a second's."""
     settings = load_settings(
         {
             "CHANNEL_A": "log:",
@@ -255,7 +255,7 @@ def test_the_rate_of_a_channel():
     )
     specs = settings.channel_specs()
     assert [(specs[name].rate, specs[name].burst) for name in "abc"] == [
-        (50, 5),
+        (50, 12),
         (10, 7),
         (0.01, 1),
     ]

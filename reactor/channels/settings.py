@@ -89,7 +89,7 @@ class ChannelSettings:
             "BURST",
             whole(1, 100_000),
             "How many of them at once, after a pause.",
-            told="a tenth of a second's, at least 1",
+            told="a quarter of a second's, at least 1",
         ),
     )
     concurrency: int | None = field(
@@ -162,7 +162,8 @@ class ChannelSettings:
             address_kind=self.address_kind,
             on_unknown=self.on_unknown,
             rate=rate,
-            burst=self.burst or max(1, round((rate or 0) / 10)),
+            # What a turn of a busy worker takes: with less, tokens are lost.
+            burst=self.burst or max(1, round((rate or 0) / 4)),
         )
 
 
