@@ -16,7 +16,9 @@ from schemas.conversation import (
     Thread,
     Unsent,
     Visit,
+    WaitingFor,
 )
+from schemas.hand_off import Gate
 from schemas.template import AgentPolicy
 from schemas.transition import Reason
 from tests.builders import (
@@ -74,6 +76,10 @@ SMS = template(
     )
 )
 BOTH = [channel("email"), channel("sms")]
+RATE = WaitingFor.RATE_LIMIT
+SHUT = {"email": Gate(until=NOW + HOUR, why=RATE)}
+CLOSED = scene(gates=SHUT)
+SMS_CLOSED = scene(gates={"sms": SHUT["email"]})
 
 
 def silent(action):
@@ -88,9 +94,30 @@ def over(exit_reason, status="completed", **changes):
     return default | {"wait": None, "due": None, "slot": None} | changes
 
 
+def held_back(step, n, **changes):
+    """Say what a row expects of a message that waits at the closed gate."""
+    return {"slot": ("reserved", step, n), "due": HOUR} | changes
+
+
+def parked(made, **changes):
+    """Put its next message into the slot: parked at the gate, another hour, due for a minute."""
+    default = {"held": RATE, "attempts": 0, "due_at": NOW - MINUTE, "decided_at": NOW - MINUTE}
+    return reserving(made, **default | changes)
+
+
 def marks(step, n, **changes):
     """Say what a row expects of a message that is marked now."""
     return {"slot": ("sending", step, n), "due": MINUTE} | changes
+
+
+LATE = {
+    "status": "awaiting_reply",
+    "wait": 2 * DAY,
+    "due": 2 * DAY,
+    "slot": None,
+    "history": ("message_too_late",),
+    "effects": (("cancelled", 0, "too_late"),),
+}
 
 
 def row(name, given, reason, at=None, **changes):
@@ -113,6 +140,136 @@ DUE = [
         pending(unsent=UNSENT, visit=WROTE, message_count=2),
         "message_marked",
         **marks(None, 2),
+    ),
+    row(
+        "message_held_back: the stage's message at a closed gate",
+        pending(),
+        "message_held_back",
+        CLOSED,
+        **held_back(0, 0),
+    ),
+    row(
+        "message_held_back: a follow-up at a closed gate",
+        awaiting(**PAST),
+        "message_held_back",
+        CLOSED,
+        **held_back(1, 1),
+    ),
+    row(
+        "message_held_back: what the agent wrote and could not be sent, at a closed gate",
+        pending(unsent=UNSENT, visit=WROTE, message_count=2),
+        "message_held_back",
+        CLOSED,
+        **held_back(None, 2),
+    ),
+    row(
+        "message_held_back: another attempt at a closed gate",
+        reserving(awaiting(), until=NOW),
+        "message_held_back",
+        CLOSED,
+        **held_back(1, 1),
+    ),
+    row(
+        "message_held_back: its own time has come, and the gate is still closed",
+        parked(pending(), until=NOW),
+        "message_held_back",
+        CLOSED,
+        **held_back(0, 0),
+    ),
+    row(
+        "message_held_back: the last moment of its time to live, at a closed gate",
+        reserving(pending(), until=NOW, send_before=NOW),
+        "message_held_back",
+        CLOSED,
+        slot=("reserved", 0, 0),
+        due=timedelta(milliseconds=1),
+    ),
+    row(
+        "message_marked: another channel's gate is closed",
+        pending(),
+        "message_marked",
+        SMS_CLOSED,
+        **marks(0, 0),
+    ),
+    row(
+        "message_marked: the gate is open before its own time",
+        parked(awaiting()),
+        "message_marked",
+        **marks(1, 1),
+    ),
+    row(
+        "message_marked: its gate is open, another channel's is closed",
+        parked(awaiting()),
+        "message_marked",
+        SMS_CLOSED,
+        **marks(1, 1),
+    ),
+    row("not_due: parked at a gate that is closed", parked(awaiting()), None, CLOSED),
+    row(
+        "not_due: an open gate does not hurry what waits for its next attempt",
+        reserving(awaiting()),
+        None,
+    ),
+    row("not_due: paused while it is parked, its gate open", paused(parked(awaiting())), None),
+    row(
+        "not_due: paused while it is parked, its own time past",
+        paused(parked(awaiting(), until=NOW)),
+        None,
+    ),
+    row(
+        "not_due: the campaign is paused, the gate open",
+        parked(awaiting()),
+        None,
+        scene(**paused_campaign(NOW)),
+    ),
+    row(
+        "resumed: what is parked leaves at the next look",
+        paused(parked(awaiting()), until=NOW),
+        "resumed",
+        CLOSED,
+        status="awaiting_reply",
+        slot=("reserved", 1, 1),
+        due=ZERO,
+        history=("resumed",),
+    ),
+    row(
+        "message_too_late: parked past its time to live, the gate open",
+        parked(pending(), send_before=NOW - timedelta(milliseconds=1)),
+        "message_too_late",
+        **LATE,
+    ),
+    row(
+        "message_too_late: parked past its time to live, the gate closed",
+        parked(pending(), until=NOW, send_before=NOW - timedelta(milliseconds=1)),
+        "message_too_late",
+        CLOSED,
+        **LATE,
+    ),
+    row(
+        "message_too_late: a doubtful one is unknown",
+        parked(pending(), until=NOW, uncertain=True, attempts=1, send_before=NOW - MINUTE),
+        "message_too_late",
+        **LATE | {"effects": (("unknown", 0, "too_late"),)},
+    ),
+    row(
+        "message_too_late: another attempt would be",
+        reserving(pending(), until=NOW, send_before=NOW - MINUTE),
+        "message_too_late",
+        **LATE,
+    ),
+    row(
+        "max_duration: what is parked is cancelled",
+        parked(pending(deadline_at=NOW)),
+        "completed",
+        CLOSED,
+        **over("max_duration", effects=(("cancelled", 0, "max_duration"),)),
+    ),
+    row(
+        "cancelled with its campaign while it is parked",
+        parked(pending()),
+        "cancelled",
+        scene(status=CampaignStatus.CANCELLED, gates=SHUT),
+        **over("cancelled", "cancelled", effects=(("cancelled", 0, "cancelled"),)),
     ),
     row("not_due: its wait is not over", awaiting(), None),
     row("not_due: its next attempt is not yet", reserving(awaiting()), None),
@@ -427,6 +584,48 @@ def test_another_attempt_is_under_the_same_key():
     slot = pass_on(given).conversation.slot
     ours = {"state": SlotState.SENDING, "token": LEASE.token, "until": LEASE.until}
     assert slot == evolve(given.slot, attempts=3, **ours)
+
+
+def test_what_is_held_back_is_reserved_and_was_never_tried():
+    """Under its key, without a mark: no attempt, no lease, and its place in the queue."""
+    given = pending(wait_until=NOW - MINUTE)
+    after = pass_on(given, at=CLOSED).conversation
+    slot = after.slot
+    assert (slot.state, slot.held, slot.until) == (SlotState.RESERVED, RATE, NOW + HOUR)
+    assert (slot.attempts, slot.token, slot.uncertain) == (0, None, False)
+    assert (slot.decided_at, slot.due_at) == (NOW, NOW - MINUTE)
+    assert after.waiting_for == (RATE,)
+    assert after.message_count == 1
+
+
+def test_what_leaves_the_gate_is_what_was_parked():
+    """The same key and the same bytes; it waits for nothing any more."""
+    given = parked(awaiting(), attempts=2, spared=1, uncertain=True)
+    after = pass_on(given).conversation
+    ours = {"state": SlotState.SENDING, "token": LEASE.token, "until": LEASE.until}
+    assert after.slot == evolve(given.slot, attempts=3, held=None, **ours)
+    assert after.waiting_for == (WaitingFor.REPLY,)
+
+
+@pytest.mark.parametrize("why", [RATE, WaitingFor.CIRCUIT, WaitingFor.CHANNEL])
+def test_who_waits_at_a_gate_says_so_beside_what_it_waits_for(why):
+    """A follow-up at a gate: a reply may still come."""
+    gates = {"email": Gate(until=NOW + HOUR, why=why)}
+    after = pass_on(awaiting(**PAST), at=scene(gates=gates)).conversation
+    assert after.waiting_for == (WaitingFor.REPLY, why)
+
+
+def test_a_message_is_parked_as_long_as_the_gate_is_closed_and_cancelled_in_time():
+    """However often it is looked at: it is due again, ever later, until its time to live is over."""
+    made, looks = pending(), 0
+    while made.slot or not looks:
+        at = scene(now=made.due_at, gates={"email": Gate(until=made.due_at + MINUTE, why=RATE)})
+        result = pass_on(made, at=at)
+        made, looks = result.conversation, looks + 1
+        assert looks < 20
+    assert [reason.value for reason in result.reasons] == ["message_too_late"]
+    assert at.now == NOW + 2 * DAY + timedelta(milliseconds=1)
+    assert looks > 10
 
 
 def test_an_earlier_doubt_stays():

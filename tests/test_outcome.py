@@ -8,8 +8,16 @@ from attrs import evolve
 from handlers.outcome import JITTER, on_lease_over, on_outcome, retry_delay
 from schemas.action import ADVANCE, COMPLETE, ESCALATE, HOLD, STAY, go_to
 from schemas.campaign import CampaignStatus
-from schemas.conversation import AgentText, ConversationStatus, SlotState, Unsent, Visit
-from schemas.hand_off import OnUnknown, Outcome, OutcomeKind
+from schemas.channel import ChannelState, Circuit, CircuitState
+from schemas.conversation import (
+    AgentText,
+    ConversationStatus,
+    SlotState,
+    Unsent,
+    Visit,
+    WaitingFor,
+)
+from schemas.hand_off import Gate, OnUnknown, Outcome, OutcomeKind
 from schemas.ids import stable_fraction
 from schemas.template import RetryPolicy
 from tests.builders import DAY, HOUR, NOW, reply
@@ -34,6 +42,7 @@ from tests.decided import (
     seen,
     sending,
     unknown,
+    works,
     writing,
 )
 
@@ -44,6 +53,18 @@ ROW = ("given", "kind", "at", "reason", "changes")
 FINAL_STAGE = sending(pending(stage="thanks"))
 ASSUME, HOLD_IT = scene(policy=OnUnknown.ASSUME_SENT), scene(policy=OnUnknown.HOLD)
 LAST_TRY = {"attempts": 5}
+OPEN, HALF_OPEN = CircuitState.OPEN, CircuitState.HALF_OPEN
+
+
+def broken(state=OPEN, after=HOUR, **changes):
+    """Say of the channel that its circuit is not closed, for so long."""
+    return works(circuit=Circuit(state=state, since=NOW, until=NOW + after, openings=1), **changes)
+
+
+DOWN_FOR_AN_HOUR = scene(states=[broken()])
+MS = timedelta(milliseconds=1)
+CIRCUIT, RATE = WaitingFor.CIRCUIT, WaitingFor.RATE_LIMIT
+SHUT = {"email": Gate(until=NOW + HOUR, why=CIRCUIT)}
 NEXT = MINUTE / 2  #: the delay before the second attempt, without jitter
 
 
@@ -286,6 +307,77 @@ RETRIED = [
     ),
 ]
 
+
+def not_its_fault(kind):
+    """Make the rows that are the same for all that is not the message's fault."""
+    return [
+        row(
+            "unwanted: not again",
+            sending(held()),
+            kind,
+            GAVE_UP,
+            **cleared(("failed", 1, GAVE_UP), due=HOUR),
+        ),
+        row(
+            "unwanted and doubtful: unknown",
+            sending(held(), uncertain=True),
+            kind,
+            GAVE_UP,
+            **cleared(("unknown", 1, GAVE_UP), due=HOUR),
+        ),
+        row("after the end", sending(ended()), kind, GAVE_UP, **cleared(("failed", 1, GAVE_UP))),
+    ]
+
+
+NOT_ITS_FAULT = [
+    *not_its_fault("rate_limited"),
+    row(
+        "under a pause it is reserved again, and waits for its end",
+        paused(sending(pending())),
+        "rate_limited",
+        "message_retried",
+        due=30 * DAY,
+        slot=("reserved", 0, 0),
+    ),
+    *not_its_fault("channel_failed"),
+    row(
+        "it waits at the gate of the open circuit",
+        sending(pending()),
+        "channel_failed",
+        "message_held_back",
+        DOWN_FOR_AN_HOUR,
+        due=HOUR,
+        slot=("reserved", 0, 0),
+    ),
+    row(
+        "whatever attempt it was",
+        sending(pending(), **LAST_TRY),
+        "channel_failed",
+        "message_held_back",
+        DOWN_FOR_AN_HOUR,
+        due=HOUR,
+        slot=("reserved", 0, 0),
+    ),
+    row(
+        "what the agent wrote waits as well",
+        writing(awaiting()),
+        "channel_failed",
+        "message_held_back",
+        DOWN_FOR_AN_HOUR,
+        due=HOUR,
+        slot=("reserved", None, 1),
+    ),
+    row(
+        "under a pause it waits for its end first",
+        paused(sending(pending())),
+        "channel_failed",
+        "message_held_back",
+        DOWN_FOR_AN_HOUR,
+        due=30 * DAY,
+        slot=("reserved", 0, 0),
+    ),
+]
+
 UNKNOWN = [
     row(
         "assumed to be sent",
@@ -452,6 +544,71 @@ WITHHELD = [
         GAVE_UP,
         **cleared(("cancelled", 1, GAVE_UP), due=HOUR),
     ),
+    row(
+        "the channel takes nothing now: it waits at the gate",
+        sending(pending()),
+        "held_back",
+        "message_held_back",
+        due=MINUTE,
+        slot=("reserved", 0, 0),
+    ),
+    row(
+        "under a pause it waits for its end first",
+        paused(sending(pending())),
+        "held_back",
+        "message_held_back",
+        due=30 * DAY,
+        slot=("reserved", 0, 0),
+    ),
+    row(
+        "unwanted: cancelled",
+        sending(held()),
+        "held_back",
+        GAVE_UP,
+        **cleared(("cancelled", 1, GAVE_UP), due=HOUR),
+    ),
+    row(
+        "unwanted and doubtful: unknown",
+        sending(held(), uncertain=True),
+        "held_back",
+        GAVE_UP,
+        **cleared(("unknown", 1, GAVE_UP), due=HOUR),
+    ),
+    row(
+        "after the end: cancelled",
+        sending(ended()),
+        "held_back",
+        GAVE_UP,
+        **cleared(("cancelled", 1, GAVE_UP)),
+    ),
+    row(
+        "the address has got too many",
+        sending(awaiting()),
+        "runaway_guard",
+        "failed",
+        **over("runaway_guard", effects=(("cancelled", 1, "runaway_guard"),)),
+    ),
+    row(
+        "the address has got too many, and one attempt is doubtful",
+        sending(awaiting(), uncertain=True),
+        "runaway_guard",
+        "failed",
+        **over("runaway_guard", effects=(("unknown", 1, "runaway_guard"),)),
+    ),
+    row(
+        "the address has got too many, under a pause",
+        paused(sending(awaiting())),
+        "runaway_guard",
+        "failed",
+        **over("runaway_guard", effects=(("cancelled", 1, "runaway_guard"),)),
+    ),
+    row(
+        "unwanted: cancelled, and nothing ends",
+        sending(held()),
+        "runaway_guard",
+        GAVE_UP,
+        **cleared(("cancelled", 1, GAVE_UP), due=HOUR),
+    ),
 ]
 
 
@@ -483,6 +640,18 @@ def test_not_accepted(given, kind, at, reason, changes):
     assert transition.conversation.last_message == given.last_message
     if changes.get("status") == "failed":
         assert transition.conversation.last_error == "no"
+
+
+@pytest.mark.parametrize(ROW, NOT_ITS_FAULT)
+def test_not_its_fault(given, kind, at, reason, changes):
+    """Others have sent too much, or the channel is broken: the message tries again, uncounted."""
+    transition = came_as_expected(given, kind, at, reason, changes, error="why")
+    for record in transition.effects:
+        assert (record.slot, record.at, record.error) == (given.slot, NOW, "why")
+    if slot := transition.conversation.slot:
+        assert (slot.attempts, slot.spared) == (given.slot.attempts, given.slot.spared + 1)
+        assert slot.tried_at == NOW
+        assert transition.conversation.last_error == "why"
 
 
 @pytest.mark.parametrize(ROW, UNKNOWN)
@@ -612,6 +781,199 @@ class TestWithdrawn:
         slot = come_of(given, "withdrawn").conversation.slot
         changed = {"state": SlotState.RESERVED, "token": None, "until": NOW + SECOND}
         assert slot == evolve(given.slot, attempts=2, **changed)
+
+    def test_it_comes_back_when_the_look_said_so(self):
+        """Those that leave no room for each other look again at their own times."""
+        slot = come_of(sending(pending()), "withdrawn", retry_after=MINUTE).conversation.slot
+        assert (slot.until, slot.held, slot.attempts) == (NOW + MINUTE, None, 0)
+
+
+class TestHeldBack:
+    def test_the_attempt_is_not_counted(self):
+        """It was marked and not handed off: the same key, at the gate, without that attempt."""
+        given = sending(pending(), attempts=3, spared=1, uncertain=True, tried_at=NOW - HOUR)
+        slot = come_of(given, "held_back", gate=Gate(until=NOW + HOUR, why=RATE)).conversation.slot
+        changed = {"state": SlotState.RESERVED, "token": None, "until": NOW + HOUR, "held": RATE}
+        assert slot == evolve(given.slot, attempts=2, **changed)
+
+    def test_without_a_gate_the_channel_has_all_it_can_take(self):
+        """Nobody said what it waits for: it looks again like everything that is parked."""
+        after = come_of(sending(pending()), "held_back").conversation
+        assert after.slot.held is WaitingFor.CHANNEL
+        assert after.waiting_for == (WaitingFor.CHANNEL,)
+        assert after.slot.until == NOW + MINUTE
+
+    def test_it_is_no_error(self):
+        """What the last attempt ended with is still the last error."""
+        given = sending(pending(last_error="503"))
+        assert come_of(given, "held_back", error="x").conversation.last_error == "503"
+
+
+class TestRateLimited:
+    def test_it_comes_again_like_a_retry(self):
+        """After the policy's delay, or after what the provider asked for where that is longer."""
+        given = sending(pending())
+        plain = come_of(given, "retry").conversation.slot.until
+        found = [
+            come_of(given, "rate_limited", **asked).conversation.slot.until
+            for asked in ({}, {"retry_after": SECOND}, {"retry_after": 2 * HOUR})
+        ]
+        assert found == [plain, plain, NOW + 2 * HOUR]
+
+    def test_it_does_not_wait_at_the_gate(self):
+        """Its own time is known: it waits for that, and the others need not."""
+        after = come_of(sending(pending()), "rate_limited").conversation
+        assert after.slot.held is None
+        assert after.waiting_for == (WaitingFor.RETRY,)
+
+    def test_a_doubt_about_an_earlier_attempt_stays(self):
+        """The last was not accepted; the one before may have been."""
+        assert come_of(
+            sending(pending(), uncertain=True), "rate_limited"
+        ).conversation.slot.uncertain
+
+
+class TestChannelFailed:
+    @pytest.mark.parametrize(
+        ("states", "why", "after"),
+        [
+            pytest.param([broken(after=HOUR)], CIRCUIT, HOUR, id="until the circuit lets it"),
+            pytest.param([broken(after=SECOND)], CIRCUIT, MINUTE, id="a minute at least"),
+            pytest.param([works(not_before=NOW + HOUR)], RATE, HOUR, id="until silence is over"),
+            pytest.param([], CIRCUIT, MINUTE, id="nothing is known: it will be the circuit"),
+            pytest.param([works()], CIRCUIT, MINUTE, id="closed meanwhile: it looks soon"),
+        ],
+    )
+    def test_it_waits_at_the_gate(self, states, why, after):
+        """With all others, so that it leaves in its turn when the channel is mended."""
+        slot = come_of(sending(pending()), "channel_failed", scene(states=states)).conversation.slot
+        assert (slot.held, slot.until) == (why, NOW + after)
+
+    def test_it_waits_no_less_than_its_own_delay(self):
+        """Where no circuit says how long: as long as after any other attempt, if that is longer."""
+        given = sending(pending(), attempts=4)
+        at = scene(states=[])
+        plain = come_of(given, "rate_limited", at).conversation.slot.until
+        assert plain > NOW + MINUTE
+        assert come_of(given, "channel_failed", at).conversation.slot.until == plain
+
+
+EARLIER = NOW - HOUR
+FIRST_ATTEMPT = {"decided_at": EARLIER}
+SECOND_ATTEMPT = {"decided_at": NOW - DAY, "tried_at": EARLIER, "attempts": 2}
+
+
+class TestWhichAttemptsCount:
+    @pytest.mark.parametrize(
+        ("own", "state", "refused", "doubtful"),
+        [
+            pytest.param(FIRST_ATTEMPT, None, False, True, id="nothing is known of the channel"),
+            pytest.param(
+                FIRST_ATTEMPT, ChannelState(id="email"), False, True, id="it has never worked"
+            ),
+            pytest.param(
+                FIRST_ATTEMPT,
+                works(succeeded_at=EARLIER - MS),
+                False,
+                True,
+                id="first: it has not worked since the message was decided",
+            ),
+            pytest.param(
+                FIRST_ATTEMPT,
+                works(succeeded_at=EARLIER),
+                True,
+                True,
+                id="first: it worked when the message was decided",
+            ),
+            pytest.param(
+                FIRST_ATTEMPT,
+                works(succeeded_at=NOW),
+                True,
+                True,
+                id="first: it works now",
+            ),
+            pytest.param(
+                SECOND_ATTEMPT,
+                works(succeeded_at=EARLIER - MS),
+                False,
+                True,
+                id="later: it has worked since it was decided, not since the attempt before",
+            ),
+            pytest.param(
+                SECOND_ATTEMPT,
+                works(succeeded_at=EARLIER),
+                True,
+                True,
+                id="later: it has worked since the attempt before",
+            ),
+            pytest.param(
+                FIRST_ATTEMPT, broken(), False, False, id="its circuit is open: others wait as well"
+            ),
+            pytest.param(
+                FIRST_ATTEMPT,
+                broken(HALF_OPEN),
+                False,
+                False,
+                id="it was a probe: it was sent for others",
+            ),
+            pytest.param(
+                FIRST_ATTEMPT,
+                broken(after=-HOUR),
+                False,
+                False,
+                id="its circuit is open, and its time has come",
+            ),
+        ],
+    )
+    def test_it_is_about_the_message_where_the_channel_works(self, own, state, refused, doubtful):
+        """What was refused counts where others got through; what may have been sent always."""
+        at = scene(states=[state] if state else [])
+        given = sending(pending(), **own)
+        for kind, counts in (("retry", refused), ("unknown", doubtful)):
+            slot = come_of(given, kind, at).conversation.slot
+            assert slot.attempts == given.slot.attempts
+            assert slot.spared == (0 if counts else 1)
+            assert slot.tried_at == NOW
+
+    def test_a_spared_attempt_is_never_the_last(self):
+        """However many there were."""
+        given = sending(pending(), attempts=1000, spared=996)
+        assert come_of(given, "retry", scene(states=[])).conversation.slot.spared == 997
+
+    def test_the_last_that_counts_is(self):
+        """As many as the policy allows, whatever else there was."""
+        given = sending(pending(), attempts=1000, spared=995)
+        after = come_of(given, "retry", error="503").conversation
+        assert (after.exit_reason, after.last_error) == ("failed_retries", "503")
+        another = sending(pending(), attempts=1000, spared=996)
+        assert come_of(another, "retry").conversation.slot.attempts == 1000
+
+    def test_an_outage_ends_no_conversation(self):
+        """A hundred attempts while nobody gets through, then five while others do."""
+        made, counted = pending(stage="demo", deadline_at=NOW + 1000 * DAY), 0
+        for n in range(105):
+            now = made.due_at
+            last = NOW - HOUR if n < 100 else now
+            at = scene(now=now, states=[works(succeeded_at=last)])
+            made = come_of(pass_on(made, at=at).conversation, "retry", at).conversation
+            counted += n >= 100
+            assert made.is_open == (counted < 5)
+        assert made.exit_reason == "failed_retries"
+
+    def test_the_channels_faults_end_no_conversation(self):
+        """Told a hundred times that there is too much, or that the channel is broken."""
+        for kind in ("rate_limited", "channel_failed"):
+            made = pending(stage="demo", deadline_at=NOW + 1000 * DAY)
+            for n in range(100):
+                at = scene(now=NOW + n * HOUR)
+                made = come_of(pass_on(made, at=at).conversation, kind, at).conversation
+            assert (made.slot.attempts, made.slot.spared) == (100, 100)
+
+    def test_delays_grow_with_all_attempts(self):
+        """Also with those that do not count: a channel that fails is asked ever more seldom."""
+        first = come_of(sending(pending()), "retry", scene(states=[])).conversation
+        tenth = come_of(sending(pending(), attempts=10, spared=9), "retry", scene(states=[]))
+        assert tenth.conversation.slot.until - NOW > 10 * (first.slot.until - NOW)
 
 
 class TestUnsent:
@@ -797,6 +1159,63 @@ TAKE_OVERS = [
         slot=("reserved", 0, 0),
     ),
     over_row(
+        "at a closed gate: it waits",
+        lost(pending()),
+        None,
+        "message_held_back",
+        scene(gates=SHUT),
+        due=HOUR,
+        slot=("reserved", 0, 0),
+    ),
+    over_row(
+        "at a closed gate, the ledger knows",
+        lost(pending()),
+        entry("sent"),
+        "message_sent",
+        scene(gates=SHUT),
+        **sent(2 * DAY, effects=()),
+    ),
+    over_row(
+        "at a closed gate, nobody wants it",
+        lost(held()),
+        None,
+        GAVE_UP,
+        scene(gates=SHUT),
+        **cleared(("unknown", 1, GAVE_UP), due=HOUR),
+    ),
+    over_row(
+        "at a closed gate, held by the policy",
+        lost(pending()),
+        None,
+        "message_held",
+        scene(policy=OnUnknown.HOLD, gates=SHUT),
+        due=ESCALATION_DEADLINE,
+        slot=("unknown", 0, 0),
+        effects=(("unknown", 0, "hold"),),
+    ),
+    over_row(
+        "at a closed gate, no attempt is left",
+        lost(pending(), **LAST_TRY),
+        None,
+        "failed",
+        scene(gates=SHUT),
+        **over("failed_retries", effects=(("unknown", 0, "failed_retries"),)),
+    ),
+    over_row(
+        "attempts that did not count leave others",
+        lost(pending(), attempts=9, spared=5),
+        None,
+        "message_marked",
+        **MARKED,
+    ),
+    over_row(
+        "no attempt that counts is left",
+        lost(pending(), attempts=9, spared=4),
+        None,
+        "failed",
+        **over("failed_retries", effects=(("unknown", 0, "failed_retries"),)),
+    ),
+    over_row(
         "the hold is over, and nobody has said anything",
         unresolved(pending()),
         None,
@@ -841,6 +1260,23 @@ class TestTakeOver:
         assert (slot.state, slot.uncertain, slot.attempts) == (SlotState.RESERVED, True, 1)
         assert slot.until > NOW
         assert result.conversation.last_error == "the worker died during the hand-off"
+
+    def test_at_a_closed_gate_it_waits_with_its_doubt(self):
+        """The attempt of the worker that died counts, and may have been accepted."""
+        given = lost(pending(), attempts=2)
+        after = pass_on(given, at=scene(gates=SHUT)).conversation
+        changed = {"state": SlotState.RESERVED, "token": None, "until": NOW + HOUR, "held": CIRCUIT}
+        assert after.slot == evolve(given.slot, uncertain=True, **changed)
+        assert after.waiting_for == (CIRCUIT,)
+        freed = pass_on(after).conversation.slot
+        assert (freed.state, freed.attempts, freed.uncertain) == (SlotState.SENDING, 3, True)
+
+    def test_during_an_outage_the_last_attempt_is_not_the_last(self):
+        """Who died with it was probing for others: it is tried again."""
+        given = lost(pending(), **LAST_TRY)
+        result = pass_on(given, at=DOWN_FOR_AN_HOUR)
+        assert [found.value for found in result.reasons] == ["message_retried"]
+        assert result.conversation.slot.spared == 1
 
     def test_what_was_held_is_never_resent(self):
         """A human was asked, not the channel: without a word it ends as unknown."""
