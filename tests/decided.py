@@ -32,7 +32,7 @@ from schemas.conversation import (
 from schemas.hand_off import ChannelSpec, OnUnknown, Outcome, OutcomeKind
 from schemas.message import LedgerEntry, MessageStatus
 from schemas.transition import Reason, Record, Report, Suppress
-from schemas.update import ConversationUpdate, UpdateKind
+from schemas.update import ConversationUpdate, Resolve, UpdateKind
 from tests.builders import (
     DAY,
     HOUR,
@@ -116,6 +116,8 @@ def update(kind, **fields):
     default = {"id": f"{kind}-9", "conversation_id": conversation().id, "at": NOW}
     if kind is UpdateKind.SEND:
         default["message"] = AgentText(body="It is 12.")
+    if kind is UpdateKind.UNKNOWN_RESOLVED:
+        default["outcome"] = Resolve.RESEND
     return ConversationUpdate(kind=kind, **default | fields)
 
 
@@ -309,6 +311,10 @@ def _effect(effect):
     raise AssertionError(effect)
 
 
+#: Reports and words that take the place of an outcome: what follows is noted as the outcome's.
+SETTLING = {UpdateKind.DELIVERED, UpdateKind.UNKNOWN_RESOLVED}
+
+
 # -- deciding, with everything checked that must hold after every decision -----------------------
 def tell(made, told, at=None):
     """Decide one update."""
@@ -317,7 +323,7 @@ def tell(made, told, at=None):
     transition = on_update(made, told, at)
     assert transition == on_update(made, told, at)  # I8
     check(before, transition.conversation, at, transition.effects)
-    if told.kind is not UpdateKind.DELIVERED:
+    if told.kind not in SETTLING:
         assert by(before, transition.conversation) <= {told.id}
     if transition.conversation != made:
         again = on_update(transition.conversation, told, at)

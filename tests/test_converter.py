@@ -45,7 +45,7 @@ from schemas.fields import is_id
 from schemas.ids import BUCKETS, bucket, campaign_id, conversation_id, stable_fraction
 from schemas.message import LedgerEntry, Suppression
 from schemas.template import AgentPolicy, Template
-from schemas.update import Bounce, OptOutScope, UpdateKind
+from schemas.update import Bounce, OptOutScope, Resolve, UpdateKind
 from tests.builders import (
     DAY,
     NOW,
@@ -552,6 +552,15 @@ class TestConversationUpdate:
         assert read_update(kind="pause", until=NOW + DAY, schema_version=1).until == NOW + DAY
         assert read_update(kind="cancel", until=None, intent=None).until is None
 
+    @pytest.mark.parametrize("outcome", Resolve)
+    def test_a_word_on_a_doubt(self, outcome):
+        """With the key of the message it is about, or without."""
+        kind = "unknown_resolved"
+        read = read_update(kind=kind, outcome=outcome.value, message_id="c/intro/0")
+        assert (read.kind, read.outcome, read.message_id) == (kind, outcome, "c/intro/0")
+        assert read_update(kind=kind, outcome=outcome.value).message_id is None
+        assert read_update().outcome is None
+
     def test_given_back(self):
         """An update that was answered and is to be applied again is read."""
         assert read_update(status="parked", reason="x", applied_at=NOW) == read_update()
@@ -564,6 +573,20 @@ class TestConversationUpdate:
                 "$.bounce: does not belong to kind 'delivered'"
             ]),
             ({"kind": "send"}, ["$.message: required"]),
+            ({"kind": "unknown_resolved"}, ["$.outcome: required"]),
+            ({"kind": "unknown_resolved", "outcome": None}, ["$.outcome: required"]),
+            ({"kind": "unknown_resolved", "outcome": "lost"}, [
+                "$.outcome: expected resend | assume_sent, got 'lost'"
+            ]),
+            ({"kind": "reply", "outcome": "resend"}, [
+                "$.outcome: does not belong to kind 'reply'"
+            ]),
+            ({"kind": "unknown_resolved", "outcome": "resend", "text": "x"}, [
+                "$.text: does not belong to kind 'unknown_resolved'"
+            ]),
+            ({"kind": "cancel", "message_id": "x"}, [
+                "$.message_id: does not belong to kind 'cancel'"
+            ]),
             ({"kind": "send", "message": {"body": ""}}, [
                 "$.message.body: expected 1 to 100000 characters, got 0"
             ]),

@@ -17,14 +17,16 @@ from schemas.conversation import (
     ConversationStatus,
     HistoryEntry,
     MessageRef,
+    SlotState,
     Unsent,
     Visit,
     WaitingFor,
 )
+from schemas.hand_off import Gate
 from schemas.ids import send_key
 from schemas.message import MessageStatus
 from schemas.transition import Reason, Report, Suppress
-from schemas.update import Bounce, OptOutScope, UpdateKind, UpdateStatus
+from schemas.update import Bounce, OptOutScope, Resolve, UpdateKind, UpdateStatus
 from tests.builders import DAY, HOUR, NOW, conversation, recipient, reply, rule, stage, template
 from tests.decided import (
     AGENT_DEADLINE,
@@ -37,10 +39,12 @@ from tests.decided import (
     awaiting,
     case,
     channel,
+    come_of,
     ended,
     escalated,
     expected,
     held,
+    pass_on,
     paused,
     paused_campaign,
     pending,
@@ -58,6 +62,13 @@ from tests.decided import (
 S = ConversationStatus
 ROW = ("given", "when", "at", "answer", "changes")
 ZERO = timedelta(0)
+#: Held after its hand-off, with another hour of its hold.
+IN_DOUBT = {
+    "state": SlotState.UNKNOWN,
+    "token": None,
+    "uncertain": True,
+    "until": NOW + HOUR,
+}
 LEFT = MINUTE / 2  #: of the lease of a message in flight
 KEY = f"{conversation().id}/intro"
 ADDRESS = "email:r0@example.com"
@@ -73,6 +84,11 @@ def classified(intent, of="reply-1"):
 def says(intent=None, text="Hm"):
     """Make a reply."""
     return update("reply", text=text, intent=intent)
+
+
+def resolves(outcome, **fields):
+    """Make a human's word on the message that is in doubt."""
+    return update("unknown_resolved", outcome=Resolve(outcome), **fields)
 
 
 def ends(exit_reason, due=None):
@@ -989,6 +1005,171 @@ PAUSES = [
     ),
 ]
 
+RESOLVED = [
+    case(
+        "resend: the stage's message leaves now",
+        unknown(pending()),
+        resolves("resend"),
+        "applied: message_resent",
+        slot=("reserved", 0, 0),
+        due=ZERO,
+    ),
+    case(
+        "resend: a follow-up leaves now",
+        unknown(awaiting()),
+        resolves("resend"),
+        "applied: message_resent",
+        slot=("reserved", 1, 1),
+        due=ZERO,
+    ),
+    case(
+        "resend: what the agent wrote leaves now",
+        writing(awaiting(), **IN_DOUBT),
+        resolves("resend"),
+        "applied: message_resent",
+        slot=("reserved", None, 1),
+        due=ZERO,
+    ),
+    case(
+        "resend: named by its key",
+        unknown(awaiting()),
+        resolves("resend", message_id=f"{KEY}/1"),
+        "applied: message_resent",
+        slot=("reserved", 1, 1),
+        due=ZERO,
+    ),
+    case(
+        "assume_sent: the stage's message",
+        unknown(pending()),
+        resolves("assume_sent"),
+        "applied: message_sent",
+        status="awaiting_reply",
+        wait=2 * DAY,
+        due=2 * DAY,
+        slot=None,
+        history=("message_sent",),
+        effects=(("sent", 0, "assume_sent"),),
+    ),
+    case(
+        "assume_sent: a follow-up",
+        unknown(awaiting()),
+        resolves("assume_sent"),
+        "applied: message_sent",
+        wait=4 * DAY,
+        due=4 * DAY,
+        slot=None,
+        history=("follow_up_sent",),
+        effects=(("sent", 1, "assume_sent"),),
+    ),
+    case(
+        "assume_sent: named by its key",
+        unknown(pending()),
+        resolves("assume_sent", message_id=f"{KEY}/0"),
+        "applied: message_sent",
+        status="awaiting_reply",
+        wait=2 * DAY,
+        due=2 * DAY,
+        slot=None,
+        history=("message_sent",),
+        effects=(("sent", 0, "assume_sent"),),
+    ),
+    case(
+        "assume_sent: a final stage's message ends it",
+        unknown(pending(stage="thanks")),
+        resolves("assume_sent"),
+        "applied: message_sent",
+        status="completed",
+        exit_reason="final_stage",
+        wait=None,
+        due=None,
+        slot=None,
+        history=("message_sent", "completed"),
+        effects=(("sent", 0, "assume_sent"),),
+    ),
+    case(
+        "assume_sent: what the agent wrote, and then its action",
+        writing(awaiting(), **IN_DOUBT, then=ADVANCE),
+        resolves("assume_sent"),
+        "applied: message_sent",
+        status="pending",
+        stage="demo",
+        wait=ZERO,
+        due=ZERO,
+        slot=None,
+        history=("agent_message_sent", "stage_advanced"),
+        effects=(("sent", 1, "assume_sent"),),
+    ),
+    *(
+        case(
+            f"not_in_doubt: {outcome}, another message is named",
+            unknown(awaiting()),
+            resolves(outcome, message_id=f"{KEY}/0"),
+            "ignored: not_in_doubt",
+        )
+        for outcome in Resolve
+    ),
+    case(
+        "not_in_doubt: another conversation's message is named",
+        unknown(awaiting()),
+        resolves("resend", message_id="other/intro/1"),
+        "ignored: not_in_doubt",
+    ),
+    case(
+        "not_in_doubt: a message is named, and there is none",
+        awaiting(),
+        resolves("resend", message_id=f"{KEY}/0"),
+        "ignored: not_in_doubt",
+    ),
+    case(
+        "not_in_doubt: its doubt is the next attempt's, not a human's",
+        reserving(pending(), uncertain=True),
+        resolves("assume_sent"),
+        "ignored: not_in_doubt",
+    ),
+    *(
+        case(
+            f"not_in_doubt: {outcome}, {place}",
+            given,
+            resolves(outcome),
+            "ignored: not_in_doubt",
+        )
+        for place, given in OPEN_PLACES.items()
+        if not place.endswith("unknown")
+        for outcome in Resolve
+    ),
+    *(
+        case(f"final: {outcome}, {place}", given, resolves(outcome), "ignored: final")
+        for place, given in PLACES.items()
+        if not given.is_open
+        for outcome in Resolve
+    ),
+    case(
+        "resend under a pause: it waits for its end",
+        paused(unknown(awaiting())),
+        resolves("resend"),
+        "applied: message_resent",
+        slot=("reserved", 1, 1),
+        due=30 * DAY,
+    ),
+    case(
+        "assume_sent under a pause: the wait that follows waits",
+        paused(unknown(awaiting())),
+        resolves("assume_sent"),
+        "applied: message_sent",
+        wait=4 * DAY,
+        due=30 * DAY,
+        slot=None,
+        history=("follow_up_sent",),
+        effects=(("sent", 1, "assume_sent"),),
+    ),
+    case(
+        "not_in_doubt under a pause",
+        paused(awaiting()),
+        resolves("resend"),
+        "ignored: not_in_doubt",
+    ),
+]
+
 UNDER_A_PAUSE = [
     case(
         "stage_advanced: its message waits",
@@ -1197,6 +1378,57 @@ def test_under_a_pause(given, when, at, answer, changes):
         assert after.status is S.PAUSED
         assert after.pause.until == given.pause.until
         assert after.status_since == given.status_since
+
+
+@pytest.mark.parametrize(ROW, RESOLVED)
+def test_a_humans_word_on_a_doubt(given, when, at, answer, changes):
+    """Only what is held for it is sent again, or taken for sent."""
+    transition = told_as_expected(given, when, at, answer, changes)
+    assert transition.answer.message_id is None
+    for record in transition.effects:
+        assert (record.slot, record.at, record.error) == (given.slot, NOW, None)
+    if transition.reason is Reason.MESSAGE_SENT:
+        assert transition.conversation.last_message == given.slot.ref()
+
+
+def test_a_resend_has_all_attempts_again_and_keeps_its_doubt():
+    """Under the same key: earlier attempts may have been accepted, and count no more."""
+    given = unknown(awaiting(), attempts=4, spared=1)
+    after = tell(given, resolves("resend")).conversation
+    changed = {"state": SlotState.RESERVED, "until": NOW, "spared": 4}
+    assert after.slot == evolve(given.slot, **changed)
+    assert after.slot.uncertain
+    made = after
+    for attempt in range(1, 6):
+        at = scene(now=made.due_at)
+        marked = pass_on(made, at=at).conversation
+        assert marked.slot.attempts == 4 + attempt
+        made = come_of(marked, "retry", at).conversation
+    assert made.exit_reason == "failed_retries"
+
+
+def test_a_resend_that_is_repeated_sends_once_more_and_not_twice():
+    """The same update again is known; another one finds no doubt that a human is asked about."""
+    after = tell(unknown(awaiting()), resolves("resend", id="u1")).conversation
+    assert tell(after, resolves("resend", id="u1")).reason is Reason.REPEATED
+    assert tell(after, resolves("assume_sent", id="u2")).reason is Reason.NOT_IN_DOUBT
+
+
+def test_a_resend_leaves_at_once():
+    """The answer and the mark are one write."""
+    result = pass_on(unknown(awaiting()), resolves("resend"))
+    assert [reason.value for reason in result.reasons] == ["message_resent", "message_marked"]
+    slot = result.conversation.slot
+    assert (slot.state, slot.attempts, slot.uncertain) == (SlotState.SENDING, 2, True)
+
+
+def test_a_resend_waits_at_a_closed_gate_like_everything_else():
+    """A human's word opens no circuit."""
+    gates = {"email": Gate(until=NOW + HOUR, why=WaitingFor.CIRCUIT)}
+    result = pass_on(unknown(awaiting()), resolves("resend"), at=scene(gates=gates))
+    slot = result.conversation.slot
+    assert (slot.state, slot.held, slot.uncertain) == (SlotState.RESERVED, WaitingFor.CIRCUIT, True)
+    assert result.conversation.waiting_for == (WaitingFor.REPLY, WaitingFor.CIRCUIT)
 
 
 EVERYWHERE = [
