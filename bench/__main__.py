@@ -11,10 +11,14 @@ import anyio
 from rich.console import Console
 from rich.table import Table
 
-from bench import reaction, timers
+from bench import neighbour, reaction, timers
 from reactor.embedded import EmbeddedServerError, embedded_server
 
-PARTS = {"reaction": reaction.measure, "timers": timers.measure}
+PARTS = {
+    "reaction": reaction.measure,
+    "timers": timers.measure,
+    "neighbour": neighbour.measure,
+}
 
 
 async def run(names):

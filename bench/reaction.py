@@ -26,8 +26,8 @@ async def measure(uri, directory):
                 for number in range(WARM_UP + SAMPLES):
                     samples = (
                         await _raw(database, stream, number),
-                        await _request(database, tail, number),
-                        await _reply(database, tail, number),
+                        await submit(database, tail, f"b{number}"),
+                        await reply(database, tail, f"b{number}"),
                     )
                     if number >= WARM_UP:
                         raw.append(samples[0])
@@ -49,18 +49,20 @@ async def _raw(database, stream, number):
     return (time.perf_counter() - began) * 1000
 
 
-async def _request(database, tail, number):
+async def submit(database, tail, identity):
+    """Insert a request for one person; the milliseconds until its message is handed off."""
     began = time.perf_counter()
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(database.batch_requests.insert_one, request(f"b{number}", 1))
+        tasks.start_soon(database.batch_requests.insert_one, request(identity, 1))
         await tail.until(1)
     return (time.perf_counter() - began) * 1000
 
 
-async def _reply(database, tail, number):
+async def reply(database, tail, identity):
+    """Insert that person's reply; the milliseconds until the next message is handed off."""
     update = {
-        "_id": f"u{number}",
-        "batch_request_id": f"b{number}",
+        "_id": f"{identity}.reply",
+        "batch_request_id": identity,
         "recipient_id": "r0",
         "kind": "reply",
         "text": "yes",

@@ -224,7 +224,8 @@ async def _hand_off_each(
                 batch.tried.setdefault(name, []).append((conversation.address_keys[0], outcome))
             else:
                 outcome = too_slow(engine, marked.scene.now)
-                batch.unused[name] += name in batch.permits.latest
+                if name in batch.permits.latest:
+                    batch.unused[name] += 1
         batch.outcomes[conversation.id] = outcome
         watch.in_hand -= 1
     if waiting := watch.next_queued():
