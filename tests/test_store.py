@@ -4,6 +4,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
+import anyio
 import bson
 import pytest
 from attrs import evolve
@@ -22,15 +23,25 @@ from reactor.store.protocol import (
     Conflict,
     Inbox,
     LookOrder,
+    OnItsWay,
     Order,
     RawDocument,
     RejectedRecipient,
     Scope,
 )
 from schemas.campaign import CampaignStatus
-from schemas.conversation import ConversationStatus, ExitReason, HistoryEntry, Pause, SlotState
+from schemas.channel import Alert, AlertKind, ChannelState, Circuit, CircuitState
+from schemas.conversation import (
+    ConversationStatus,
+    ExitReason,
+    HistoryEntry,
+    Pause,
+    SlotState,
+    WaitingFor,
+)
 from schemas.converter import to_document
 from schemas.documents import CODEC, decode, only_id
+from schemas.hand_off import ChannelSpec
 from schemas.ids import campaign_id, conversation_id
 from schemas.message import LedgerEntry, MessageStatus, Suppression
 from schemas.transition import Report
@@ -75,6 +86,11 @@ class MongoWorld:
             )
             await self.raw[collection].insert_one(RawBSONDocument(raw, RAW))
 
+    async def pass_time(self, name, seconds):
+        """Let time pass for a channel's bucket."""
+        query, earlier = {"_id": name}, {"$inc": {"bucket": -1_000.0 * seconds}}
+        await self.database.channels.update_one(query, earlier)
+
     async def all(self, collection):
         """Read a collection, as far as it can be read."""
         found = await self.raw[collection].find().sort("_id", 1).to_list()
@@ -86,7 +102,12 @@ class MemoryWorld:
     """The store in memory, and a way past it."""
 
     def __init__(self):
-        self.store = MemoryStore(lambda: NOW)
+        self.ahead = timedelta(0)
+        self.store = MemoryStore(lambda: NOW + self.ahead)
+
+    async def pass_time(self, _, seconds):
+        """Let time pass, for all that there is."""
+        self.ahead += timedelta(seconds=seconds)
 
     async def put(self, collection, *documents):
         """Insert as another program does; bytes as they stand."""
@@ -572,6 +593,23 @@ async def test_unfinished_campaigns_are_listed_with_their_next_times(world):
     assert (due.deadline_at, due.opened) == (one.deadline_at, True)
 
 
+async def test_unfinished_campaigns_say_whether_messages_are_parked_at_a_gate(store):
+    """At whichever channel's; what waits for its next attempt, or is on its way, is not parked."""
+    slots = {
+        "parked": slot(held=WaitingFor.CIRCUIT),
+        "elsewhere": slot(channel="sms", held=WaitingFor.RATE_LIMIT),
+        "reserved": slot(attempts=1),
+        "sending": slot(state=SlotState.SENDING),
+        "nothing": None,
+    }
+    for name, own in slots.items():
+        await store.insert_campaign(campaign(id=name))
+        one = conversation("r0", id=f"{name}-0", campaign_id=name, slot=own)
+        await store.insert_conversations([one, evolve(one, id=f"{name}-1", slot=None)])
+    found = {due.campaign_id for due in await store.unfinished() if due.queued}
+    assert found == {"parked", "elsewhere"}
+
+
 async def test_the_next_due_time(store):
     """Of all conversations with one, or of slots that are being sent, or of none."""
     sending = slot(state=SlotState.SENDING, until=NOW + HOUR)
@@ -819,6 +857,76 @@ async def test_loading_asks_the_ledger_where_a_lease_or_hold_is_over(store):
     await store.record([entry(M.SENT, id=key, conversation_id="c") for key in keys.values()])
     ledger = (await store.load(order())).ledger
     assert ledger.keys() == {keys["sending"], keys["unknown"]}
+
+
+def parked(recipient, due, **changes):
+    """Make a conversation whose message is parked, and fell due so long ago."""
+    own = slot(due_at=NOW - due, held=WaitingFor.RATE_LIMIT, **changes)
+    return conversation(recipient, slot=own, due_at=NOW + HOUR)
+
+
+QUEUED = {"queued": {"email": 10}}
+
+
+async def test_loading_what_is_parked_at_a_gate(store):
+    """In the order in which it fell due, whatever its own next time; only what is parked there."""
+    await store.insert_conversations(
+        [
+            parked("third", MINUTE),
+            parked("first", HOUR),
+            parked("second", 2 * MINUTE),
+            parked("elsewhere", DAY, channel="sms"),
+            conversation("retried", slot=slot(attempts=1), due_at=NOW + HOUR),
+            conversation("sent", slot=slot(state=SlotState.SENDING), due_at=NOW + HOUR),
+            conversation("idle", due_at=NOW + HOUR),
+            evolve(parked("other", DAY), id="x", campaign_id="x"),
+        ]
+    )
+    batch = await store.load(order(**QUEUED))
+    assert names(batch.conversations) == ["first", "second", "third"]
+    assert (batch.queued, batch.full) == ({"email": 3}, False)
+    assert (await store.load(order())).conversations == ()
+
+
+async def test_loading_as_much_of_a_queue_as_asked(store):
+    """Of each queue what was asked for, and it says how much there was."""
+    mine = [parked(f"m{n}", HOUR - n * MINUTE) for n in range(4)]
+    sms = [parked(f"s{n}", HOUR - n * MINUTE, channel="sms") for n in range(3)]
+    await store.insert_conversations([*reversed(mine), *reversed(sms)])
+    batch = await store.load(order(queued={"email": 2, "sms": 10, "post": 5}))
+    assert names(batch.conversations) == ["m0", "m1", "s0", "s1", "s2"]
+    assert batch.queued == {"email": 2, "sms": 3, "post": 0}
+
+
+async def test_queues_come_beside_what_is_due(store):
+    """Queues first, neither takes the other's room, and what is in both is loaded once."""
+    both = evolve(parked("both", HOUR), due_at=NOW)
+    due = many(3)
+    await store.insert_conversations([*due, parked("p0", DAY), parked("p1", 2 * DAY), both])
+    batch = await store.load(order(queued={"email": 3}, limit=3))
+    assert names(batch.conversations) == ["p1", "p0", "both", "r0", "r1", "r2"]
+    assert (batch.queued, batch.full) == ({"email": 3}, True)
+    batch = await store.load(order(queued={"email": 1}, limit=10))
+    assert names(batch.conversations) == ["p1", "r0", "r1", "r2", "both"]
+    assert batch.full is False
+
+
+async def test_a_queue_leaves_out_what_is_had_already(store):
+    """What this worker has in flight, and what is named: that comes by its name, once."""
+    made = [parked(f"p{n}", HOUR - n * MINUTE) for n in range(4)]
+    await store.insert_conversations(made)
+    given = {"exclude": frozenset({made[0].id}), "named": frozenset({made[2].id})}
+    batch = await store.load(order(**QUEUED, **given))
+    assert names(batch.conversations) == ["p1", "p3", "p2"]
+    assert batch.queued == {"email": 2}
+
+
+async def test_what_is_parked_brings_its_updates(world):
+    """A reply that came while it waited is decided before it leaves."""
+    one = parked("r0", HOUR)
+    await world.store.insert_conversations([one])
+    await world.put(UPDATES, {"_id": "u", "conversation_id": one.id, "kind": "reply"})
+    assert texts((await world.store.load(order(**QUEUED))).updates) == ["u"]
 
 
 async def test_conversations_that_failed_before_a_time(store):
@@ -1118,6 +1226,300 @@ async def test_the_last_look_asks_the_ledger_about_uncertain_attempts(store):
     look = await store.look(look_order(*made))
     assert look.ledger.keys() == {keys[1]}
     assert look.campaign is None
+
+
+async def test_the_last_look_sees_the_channels(store):
+    """As they are now; what a gate is asked with."""
+    assert (await store.look(look_order(conversation("r0")))).channels == {}
+    state = await written(store, ChannelState(id="email"), succeeded_at=NOW)
+    assert (await store.look(look_order(conversation("r0")))).channels == {"email": state}
+
+
+async def test_the_last_look_counts_what_the_addresses_got(store):
+    """What was sent or may have been, since a time, in whatever campaign; and to nobody else."""
+    one = conversation("r0")
+    mine, yours = one.address_keys[0], "email:other@example.com"
+    entries = [
+        *((status, mine, NOW) for status in M),
+        (M.SENT, mine, NOW - DAY),
+        (M.SENT, mine, NOW - DAY - timedelta(milliseconds=1)),
+        (M.SENT, mine, None),
+        (M.SENT, yours, NOW),
+        (M.SENT, None, NOW),
+    ]
+    await store.record(
+        [
+            entry(status, n, address=address, recorded_at=at, campaign_id=f"k{n % 3}")
+            for n, (status, address, at) in enumerate(entries)
+        ]
+    )
+    got = (await store.look(look_order(one))).got
+    assert dict(got) == {mine: 5}  # unknown, sent, delivered, bounced; and one a day ago
+    both = look_order(one, address_keys=frozenset({mine, yours, "email:nobody@example.com"}))
+    assert dict((await store.look(both)).got) == {mine: 5, yours: 1}
+
+
+async def test_a_message_is_counted_by_when_it_was_last_entered(store):
+    """An outcome that outranks the one before is of its own time; a report without an entry has none."""
+    one = conversation("r0")
+    of = {"address": one.address_keys[0]}
+    long_ago = NOW - 2 * DAY
+    await store.record([entry(M.UNKNOWN, 0, recorded_at=long_ago, **of)])
+    assert dict((await store.look(look_order(one))).got) == {}
+    await store.record([entry(M.SENT, 0, recorded_at=NOW, **of)])
+    await store.record([entry(M.UNKNOWN, 0, recorded_at=long_ago, **of)])
+    await store.report(
+        [Report(key=entry(M.SENT, 1).id, status=M.DELIVERED, at=NOW)], {entry(M.SENT, 1).id: one}
+    )
+    assert dict((await store.look(look_order(one))).got) == of_one(one)
+
+
+def of_one(one):
+    """Say that the address of a conversation got one message."""
+    return {one.address_keys[0]: 1}
+
+
+async def test_the_last_look_sees_what_others_have_on_its_way(store):
+    """Of other campaigns, marked `sending`, to a recipient with one of the addresses."""
+    mine = conversation("r0", slot=slot(state=SlotState.SENDING))
+    theirs = slot(state=SlotState.SENDING, channel="post")
+    others = [
+        evolve(mine, slot=theirs),
+        evolve(mine, slot=theirs, status=S.CANCELLED),
+        evolve(mine, slot=slot()),
+        evolve(mine, slot=slot(state=SlotState.UNKNOWN)),
+        evolve(mine, slot=None),
+        conversation("r1", slot=theirs),
+    ]
+    made = [evolve(one, id=f"c{n}", campaign_id=f"k{n}") for n, one in enumerate(others)]
+    assert not await store.insert_conversations([mine, *made])
+    look = await store.look(look_order(mine))
+    found = OnItsWay(channel="post", address=mine.recipient.address)
+    assert look.others == (found, found)
+
+
+# -- channels ----------------------------------------------------------------------------------------
+OPEN = Circuit(
+    state=CircuitState.OPEN, since=NOW, until=NOW + MINUTE, reason="401 for everyone", openings=2
+)
+#: A token comes every hundred seconds: how long a test takes does not matter.
+SLOW = ChannelSpec(name="email", address_kind="email", rate=0.01, burst=5)
+
+
+async def written(store, before, **changes):
+    """Write a channel, and give it as it then stands."""
+    assert await store.write_channel(before, evolve(before, **changes))
+    _, channels = await store.channels()
+    return channels[before.id]
+
+
+async def test_of_channels_nothing_is_known_at_first(store):
+    """The server's time, and nothing else."""
+    now, channels = await store.channels()
+    assert channels == {}
+    assert now.microsecond % 1000 == 0
+
+
+async def test_a_campaign_is_seen_with_the_time_and_all_channels(store):
+    """What a turn begins with, in one look; also where the campaign is gone."""
+    await store.insert_campaign(campaign())
+    await written(store, ChannelState(id="email"), succeeded_at=NOW)
+    await written(store, ChannelState(id="sms"), circuit=OPEN)
+    sight = await store.sight(CAMPAIGN)
+    _, channels = await store.channels()
+    assert (sight.campaign, sight.channels) == (campaign(), channels)
+    assert sight.channels.keys() == {"email", "sms"}
+    assert sight.now.microsecond % 1000 == 0
+    for _ in range(2):  # the second time the template is known
+        assert (await store.sight(CAMPAIGN)).campaign == campaign()
+    assert (await store.sight("gone")).campaign is None
+
+
+async def test_a_broken_campaign_is_seen_as_such(world):
+    """Its problem, not an exception."""
+    await world.put("campaigns", {"_id": CAMPAIGN, "status": "dancing"})
+    assert isinstance((await world.store.sight(CAMPAIGN)).campaign, BrokenDocument)
+
+
+async def test_a_channel_is_written_under_its_version(store):
+    """Circuit, success and silence; who has read an older one writes nothing."""
+    before = ChannelState(id="email")
+    known = {"circuit": OPEN, "succeeded_at": NOW, "not_before": NOW + HOUR}
+    first = await written(store, before, **known)
+    assert first == evolve(before, **known, version=1)
+    assert not await store.write_channel(before, evolve(before, succeeded_at=NOW - DAY))
+    second = await written(store, first, circuit=Circuit(since=NOW), not_before=None)
+    assert second == evolve(first, circuit=Circuit(since=NOW), not_before=None, version=2)
+    assert not await store.write_channel(first, evolve(first, succeeded_at=None))
+    assert (await store.channels())[1] == {"email": second}
+
+
+async def test_of_many_first_writers_one_wins(store):
+    """Each has seen that nothing is known; one of them has written it."""
+    before, won = ChannelState(id="email"), []
+
+    async def write(n):
+        after = evolve(before, succeeded_at=NOW + n * MINUTE)
+        if await store.write_channel(before, after):
+            won.append(after)
+
+    async with anyio.create_task_group() as tasks:
+        for n in range(10):
+            tasks.start_soon(write, n)
+    assert len(won) == 1
+    assert (await store.channels())[1] == {"email": evolve(won[0], version=1)}
+
+
+async def test_channels_are_written_apart(store):
+    """One channel's circuit is not another's."""
+    email = await written(store, ChannelState(id="email"), circuit=OPEN)
+    sms = await written(store, ChannelState(id="sms"), succeeded_at=NOW)
+    assert (await store.channels())[1] == {"email": email, "sms": sms}
+
+
+async def test_a_bucket_is_left_as_it_is(store):
+    """One that was there first stands in nobody's way, and nobody's write fills it."""
+    taken = await store.take_tokens(SLOW, 5)
+    _, channels = await store.channels()
+    known = channels["email"]
+    assert (known, known.version) == (taken.state, 0)
+    first = await written(store, ChannelState(id="email"), circuit=OPEN)
+    assert (first.tokens_from, first.circuit, first.version) == (known.tokens_from, OPEN, 1)
+    second = await written(store, first, tokens_from=None, succeeded_at=NOW)
+    assert (second.tokens_from, second.succeeded_at) == (known.tokens_from, NOW)
+    assert (await store.take_tokens(SLOW, 1)).granted == 0
+
+
+async def test_taking_tokens_leaves_the_circuit_alone(store):
+    """A bucket that comes later changes nothing of what is known, nor its version."""
+    first = await written(store, ChannelState(id="email"), circuit=OPEN, succeeded_at=NOW)
+    taken = await store.take_tokens(SLOW, 1)
+    assert taken.state == evolve(first, tokens_from=taken.state.tokens_from)
+    second = await written(store, first, circuit=Circuit(since=NOW))
+    assert second.tokens_from == taken.state.tokens_from
+
+
+async def test_a_bucket_gives_what_it_has(store):
+    """As many as are wanted, and no more than the burst; then nothing."""
+    granted = [(await store.take_tokens(SLOW, wanted)).granted for wanted in (2, 9, 1, 5)]
+    assert granted == [2, 3, 0, 0]
+    other = evolve(SLOW, name="sms")
+    assert (await store.take_tokens(other, 9)).granted == 5
+
+
+async def test_tokens_say_how_long_they_last_and_when_the_bucket_is_full(store):
+    """They expire with the second in which they were taken, by the server's clock."""
+    taken = await store.take_tokens(SLOW, 3)
+    assert taken.state.tokens_from == taken.now + timedelta(seconds=300)
+    assert taken.lasts_seconds == pytest.approx(1 - taken.now.microsecond / 1e6)
+    assert 0 < taken.lasts_seconds <= 1
+
+
+async def test_a_bucket_fills_by_the_clock_up_to_the_burst(world):
+    """A token for each hundred seconds; after however long, no more than the burst."""
+    take = world.store.take_tokens
+    granted = [(await take(SLOW, 9)).granted]
+    for seconds in (99, 2, 200, 10_000, 10_000):
+        await world.pass_time("email", seconds)
+        granted.append((await take(SLOW, 9)).granted)
+    assert granted == [5, 0, 1, 2, 5, 5]
+
+
+async def test_many_takers_at_once_get_no_more_than_there_is(store):
+    """However they overlap."""
+    granted = []
+
+    async def take(wanted):
+        granted.append((await store.take_tokens(SLOW, wanted)).granted)
+
+    async with anyio.create_task_group() as tasks:
+        for n in range(30):
+            tasks.start_soon(take, 1 + n % 3)
+    assert sum(granted) == 5
+    assert min(granted) == 0
+
+
+async def test_what_was_not_used_is_put_back(store):
+    """As many as are put back can be taken again; a bucket never holds more than the burst."""
+    await store.take_tokens(SLOW, 5)
+    await store.return_tokens(SLOW, 2)
+    assert (await store.take_tokens(SLOW, 9)).granted == 2
+    await store.return_tokens(SLOW, 100)
+    assert (await store.take_tokens(SLOW, 100)).granted == 5
+
+
+async def test_nothing_is_put_back_where_nothing_was_taken(store):
+    """It makes no channel."""
+    await store.return_tokens(SLOW, 2)
+    assert (await store.channels())[1] == {}
+
+
+async def test_a_burst_that_was_made_smaller_gives_nothing_until_it_fits(world):
+    """What was taken under the larger one is waited for, and never owed below nothing."""
+    await world.store.take_tokens(evolve(SLOW, burst=20), 20)
+    taken = await world.store.take_tokens(SLOW, 3)
+    assert taken.granted == 0
+    assert taken.state.tokens_from > taken.now + timedelta(seconds=1_900)
+    await world.pass_time("email", 1_601)
+    assert (await world.store.take_tokens(SLOW, 9)).granted == 1
+
+
+async def test_without_a_rate_there_is_no_bucket(store):
+    """Whoever asks for tokens of such a channel is mistaken."""
+    with pytest.raises(ValueError, match=r"^channel 'email' has no rate$"):
+        await store.take_tokens(evolve(SLOW, rate=None), 1)
+
+
+# -- alerts ------------------------------------------------------------------------------------------
+OUTAGE = Alert(
+    id="circuit_opened/email/1",
+    kind=AlertKind.CIRCUIT_OPENED,
+    channel="email",
+    reason="401",
+    at=NOW,
+)
+OVER = evolve(OUTAGE, resolved_at=NOW + HOUR)
+
+
+async def alerts(world):
+    """Read the alerts: when each began, and was over."""
+    found = await world.all("alerts")
+    assert all(one["kind"] == "circuit_opened" and one["channel"] == "email" for one in found)
+    return {one["_id"]: (one["at"], one["resolved_at"]) for one in found}
+
+
+async def test_an_alert_is_raised_once(world):
+    """Whoever comes later has nothing to tell, and changes nothing."""
+    assert await world.store.raise_alert(OUTAGE)
+    assert not await world.store.raise_alert(OUTAGE)
+    assert not await world.store.raise_alert(evolve(OUTAGE, at=NOW + DAY, reason="another"))
+    (found,) = await world.all("alerts")
+    assert (found["_id"], found["reason"], found["at"]) == (OUTAGE.id, "401", NOW)
+    assert found["resolved_at"] is None
+
+
+async def test_an_alert_is_resolved(world):
+    """It keeps what it said when it was raised."""
+    await world.store.raise_alert(OUTAGE)
+    assert await world.store.raise_alert(evolve(OVER, reason="another", at=NOW + DAY))
+    assert await alerts(world) == {OUTAGE.id: (NOW, NOW + HOUR)}
+    assert not await world.store.raise_alert(OUTAGE)
+    assert await alerts(world) == {OUTAGE.id: (NOW, NOW + HOUR)}
+
+
+async def test_an_alert_is_entered_by_its_end_where_its_beginning_was_lost(world):
+    """Whoever was to raise it has died: that there was an outage is known all the same."""
+    assert await world.store.raise_alert(OVER)
+    assert await alerts(world) == {OUTAGE.id: (NOW, NOW + HOUR)}
+
+
+async def test_outages_are_alerts_of_their_own(world):
+    """The end of one is not the end of another."""
+    other = evolve(OUTAGE, id="circuit_opened/email/2", at=NOW + DAY)
+    assert await world.store.raise_alert(OUTAGE)
+    assert await world.store.raise_alert(other)
+    assert await world.store.raise_alert(OVER)
+    assert await alerts(world) == {OUTAGE.id: (NOW, NOW + HOUR), other.id: (NOW + DAY, None)}
 
 
 @pytest.mark.parametrize("identity", IDS)
