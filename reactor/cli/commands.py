@@ -4,20 +4,15 @@ import click
 
 from reactor.cli.about import config, health, schema, version
 from reactor.cli.examine import check
+from reactor.cli.group import InOrder
 from reactor.cli.init_db import init_db
 from reactor.cli.run import demo, run
 from reactor.cli.show import show
 from reactor.cli.status import status
 from reactor.cli.steer import cancel, pause, resume
 from reactor.cli.submit import submit
+from reactor.cli.suppress import suppress
 from reactor.cli.validate import validate
-
-
-class InOrder(click.Group):
-    """Lists its commands as they were added: the most wanted first."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 -- click's
-        return list(self.commands)
 
 
 @click.group(
@@ -41,6 +36,7 @@ def reactor() -> None:
 
 for command in (
     *(run, demo, submit, validate, status, show, pause, resume, cancel),
+    *(suppress,),
     *(check, init_db, config, schema, health, version),
 ):
     reactor.add_command(command)
