@@ -12,6 +12,7 @@ from reactor.cli.status import status
 from reactor.cli.steer import cancel, pause, resume
 from reactor.cli.submit import submit
 from reactor.cli.suppress import suppress
+from reactor.cli.unknown import unknown
 from reactor.cli.validate import validate
 
 
@@ -36,7 +37,7 @@ def reactor() -> None:
 
 for command in (
     *(run, demo, submit, validate, status, show, pause, resume, cancel),
-    *(suppress,),
+    *(suppress, unknown),
     *(check, init_db, config, schema, health, version),
 ):
     reactor.add_command(command)
