@@ -3,6 +3,7 @@
 import click
 
 from reactor.cli.about import config, health, schema, version
+from reactor.cli.dead import dead
 from reactor.cli.examine import check
 from reactor.cli.group import InOrder
 from reactor.cli.init_db import init_db
@@ -37,7 +38,7 @@ def reactor() -> None:
 
 for command in (
     *(run, demo, submit, validate, status, show, pause, resume, cancel),
-    *(suppress, unknown),
+    *(suppress, unknown, dead),
     *(check, init_db, config, schema, health, version),
 ):
     reactor.add_command(command)

@@ -11,6 +11,7 @@ from rich.console import Group, RenderableType
 from reactor.cli.find import the_conversation
 from reactor.cli.output import columns, moment, pairs, print_json, print_view, text
 from reactor.cli.session import Document, Session, with_session
+from reactor.store.raw import GLANCE
 
 #: What people wrote to each other: shown only when asked for.
 TEXTS = (
@@ -48,7 +49,7 @@ def show(conversation: str, *, content: bool, as_json: bool) -> None:
 
 @with_session
 async def _show(session: Session, reference: str, *, content: bool, as_json: bool) -> None:
-    view = await _read(session, reference, content=content)
+    view = await read_view(session, reference, content=content)
     if as_json:
         print_json(
             {
@@ -58,14 +59,17 @@ async def _show(session: Session, reference: str, *, content: bool, as_json: boo
             }
         )
     else:
-        print_view(_render(view, session.now))
+        print_view(render_view(view, session.now))
 
 
-async def _read(session: Session, reference: str, *, content: bool) -> View:
+async def read_view(session: Session, reference: str, *, content: bool) -> View:
+    """Read a conversation with its messages; texts only where content is asked for."""
+
     def without(texts: Sequence[str]) -> dict[str, int] | None:
         return None if content else dict.fromkeys(texts, 0)
 
-    database = session.database
+    # A text that is no UTF-8 hides nothing else.
+    database = session.database.with_options(codec_options=GLANCE)
     conversation = await the_conversation(database, reference, without(TEXTS))
     of_it = {"conversation_id": conversation["_id"]}
     messages = await database["messages"].find(of_it, without(MESSAGE_TEXTS)).to_list()
@@ -93,7 +97,7 @@ def _number(message: Mapping[str, Any]) -> int:
     return int(number) if number.isdigit() else -1
 
 
-def _render(view: View, now: datetime) -> RenderableType:
+def render_view(view: View, now: datetime) -> RenderableType:
     parts: list[RenderableType] = [pairs(_facts(view.conversation, now)), "", "History"]
     parts.append(_history(view.conversation.get("history") or (), now))
     parts += ["", "Messages", _messages(view.messages, now) if view.messages else "  none"]
