@@ -6,9 +6,11 @@ from typing import Any
 
 import anyio
 import click
+from attrs import frozen
 from rich.console import Group, RenderableType
 from rich.live import Live
 
+from reactor.cli.failure import UsageFailure
 from reactor.cli.find import find_campaigns, not_found, only, request_ids
 from reactor.cli.output import (
     columns,
@@ -23,6 +25,7 @@ from reactor.cli.output import (
     text,
 )
 from reactor.cli.session import Document, Session, with_session
+from reactor.cli.status_channels import read_channels, render_channels
 
 WATCH_SECONDS = 1.0
 BAR_WIDTH = 30
@@ -43,36 +46,53 @@ ROW |= {
 type Render = Callable[[Any, datetime], RenderableType]
 
 
+@frozen(kw_only=True)
+class View:
+    """What is shown, and how: `of` is the campaign's reference, or how many of the list."""
+
+    read: Callable[[Session, Any], Awaitable[Any]]
+    render: Render
+    of: str | int
+
+
 @click.command()
 @click.argument("campaign", required=False)
 @click.option(
     "--limit", type=click.IntRange(min=1), default=20, show_default=True, help="Of the list."
 )
 @click.option("--watch", is_flag=True, help="Keep showing it, until the campaign is completed.")
+@click.option("--channels", is_flag=True, help="Only the channels and the open alerts.")
 @click.option("--json", "as_json", is_flag=True, help="Print Extended JSON (with --watch: lines).")
-def status(campaign: str | None, *, limit: int, watch: bool, as_json: bool) -> None:
+def status(campaign: str | None, *, limit: int, watch: bool, channels: bool, as_json: bool) -> None:
     """
     Show campaigns, or how far one has come.
 
-    Without CAMPAIGN they are listed, the newest first.
+    Without CAMPAIGN they are listed, the newest first, and then the channels, as far as anything is
+    known of them, and the alerts that are open. With --json the list has campaigns alone; channels
+    and alerts are what --channels prints.
 
     CAMPAIGN is a campaign's id, the first 4 or more characters of it, its batch request's id, or
     its name where only one has it. Times are UTC, as the database has them. Counts are those that
     the worker last took.
     """
-    _status(campaign, limit, as_json=as_json, watch=watch)
+    if channels and campaign is not None:
+        raise UsageFailure("Channels are those of all campaigns: say CAMPAIGN or --channels.")
+    if campaign is not None:
+        view = View(read=_one, render=_render_one, of=campaign)
+    elif channels:
+        view = View(read=_channels, render=_render_channels, of=limit)
+    else:
+        # What programs read of campaigns is a list of them.
+        view = View(read=_list if as_json else _all, render=_render_all, of=limit)
+    _status(view, as_json=as_json, watch=watch)
 
 
 @with_session
-async def _status(
-    session: Session, campaign: str | None, limit: int, *, as_json: bool, watch: bool
-) -> None:
+async def _status(session: Session, view: View, *, as_json: bool, watch: bool) -> None:
     async def read() -> Any:
-        if campaign is None:
-            return await _list(session, limit)
-        return await _one(session, campaign)
+        return await view.read(session, view.of)
 
-    render = _render_list if campaign is None else _render_one
+    render = view.render
     if watch:
         await _watch(session, read, render, as_json=as_json)
     elif as_json:
@@ -84,6 +104,14 @@ async def _status(
 async def _list(session: Session, limit: int) -> list[Document]:
     campaigns = session.database["campaigns"].find({}, ROW)
     return await campaigns.sort([("created_at", -1), ("_id", 1)]).limit(limit).to_list()
+
+
+async def _all(session: Session, limit: int) -> Document:
+    return {"campaigns": await _list(session, limit), **await read_channels(session)}
+
+
+async def _channels(session: Session, _: object) -> Document:
+    return await read_channels(session)
 
 
 async def _one(session: Session, reference: str) -> Document:
@@ -132,11 +160,22 @@ async def _looks(read: Callable[[], Awaitable[Any]]) -> Any:
 
 
 def _is_over(found: Any) -> bool:
-    if isinstance(found, list):
+    if isinstance(found, list) or "campaign" not in found:
         return False
     if found["campaign"] is None:
         return "status" in found["batch_request"]
     return found["campaign"].get("completed_at") is not None
+
+
+def _render_all(found: Mapping[str, Any], now: datetime) -> RenderableType:
+    channels = render_channels(found, now)
+    campaigns = _render_list(found["campaigns"], now)
+    return Group(campaigns, *channels) if channels else campaigns
+
+
+def _render_channels(found: Mapping[str, Any], now: datetime) -> RenderableType:
+    _, *parts = render_channels(found, now) or ("", "nothing is known of channels")
+    return Group(*parts)
 
 
 def _render_list(campaigns: Sequence[Document], now: datetime) -> RenderableType:
