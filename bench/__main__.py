@@ -11,13 +11,14 @@ import anyio
 from rich.console import Console
 from rich.table import Table
 
-from bench import neighbour, reaction, timers
+from bench import neighbour, rate, reaction, timers
 from reactor.embedded import EmbeddedServerError, embedded_server
 
 PARTS = {
     "reaction": reaction.measure,
     "timers": timers.measure,
     "neighbour": neighbour.measure,
+    "rate": rate.measure,
 }
 
 
@@ -54,7 +55,9 @@ def main():
     except EmbeddedServerError as error:
         sys.exit(str(error))
     figures = {name: summary(samples) for name, samples in results.items()}
-    table = Table("milliseconds", "n", "p50", "p99", "max", title="reactor, on this machine")
+    table = Table(
+        "milliseconds, or as named", "n", "p50", "p99", "max", title="reactor, on this machine"
+    )
     for name, figure in figures.items():
         row = [f"{figure[key]:.1f}" for key in ("p50", "p99", "max")]
         table.add_row(name, str(figure["n"]), *row)

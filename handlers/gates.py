@@ -19,7 +19,7 @@ from schemas.transition import Reason, Transition
 #: Messages that go through a half-open circuit, to see whether the provider is back.
 PROBES = 3
 #: What is parked is looked at again by itself after so long, and then after as long as it has waited.
-PARKED = timedelta(minutes=1)
+PARKED = timedelta(minutes=15)
 #: Before it is looked at again whether a probe has ended.
 PROBING = timedelta(seconds=1)
 #: Against the rounding of a division.

@@ -176,6 +176,8 @@ async def _work(engine: Engine, turn: Turn, present: _Present) -> None:
             engine.watches[name].queued.pop(campaign.id, None)
         elif asked < present.setting.allowed[name].count:
             turns.ready(campaign.id)
+    # Now, and again when more may be parked: a batch that is slow to be recorded costs no tokens.
+    _come_back_to_gates(engine, present)
     turns.in_flight |= mine
     try:
         progressed = await _walk(engine, batch, present)
