@@ -382,3 +382,30 @@ async def test_no_address_is_two(address, mongodb_uri, mongodb_client, database_
         answer = await world.submit(people)
         assert answer["counts"] == {"recipients": 2, "rejected": 1}
         assert [one["to"] for one in world.handed_off()] == ["r1@example.com"]
+
+
+async def test_a_sender_that_is_two_is_none(mongodb_uri, mongodb_client, database_name, tmp_path):
+    """A name with an address in it makes no second sender: refused, and the error quotes nothing."""
+    names = {"named": f"Ada <{EVIL}>", "opened": "Ada <", "tagged": NAMES["html"]}
+    people = hostile(names)
+    for person in people:
+        person["attributes"]["sender"] = person["attributes"]["name"]
+    with smtp_receiver(tmp_path) as receiver:
+        async with make_world(
+            mongodb_uri, mongodb_client, database_name, tmp_path, CHANNEL_EMAIL=receiver.url
+        ) as world:
+            await world.submit(people, template=TEMPLATE)
+            counts = world.campaign()["counts"]["by_exit_reason"]
+            assert counts == {"failed_permanent": len(names)}
+            (error,) = world.database.conversations.distinct("last_error")
+            assert error == "from: expected name@example.com or Name <name@example.com>"
+        assert receiver.messages() == []
+
+
+def test_the_page_names_the_headers():
+    """Those of an HTTP hand-off, as they were read back from the wire; `Authorization` is for some."""
+    text = PAGE.read_text(encoding="utf-8")
+    table = re.search(r"^\| header \| value \|\n\|[-|]+\n((?:\|.*\n)+)", text, re.MULTILINE)[1]
+    cells = [row.split(" | ")[0] for row in table.splitlines()]
+    named = {name.lower() for cell in cells for name in re.findall(r"`([^`]+)`", cell)}
+    assert named == TO_HTTP | {"authorization"}
