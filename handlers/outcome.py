@@ -57,6 +57,8 @@ def on_outcome(conversation: Conversation, outcome: Outcome, scene: Scene) -> Tr
     """Decide what a hand-off's outcome leads to; the slot is the one that was handed off."""
     conversation = caught_up(conversation, scene.campaign, scene.now)
     slot = slot_of(conversation)
+    if slot.reported and outcome.kind in {OutcomeKind.RETRY, OutcomeKind.UNKNOWN}:
+        outcome = Outcome(kind=OutcomeKind.WAS_SENT)
     match outcome.kind:
         case OutcomeKind.SENT:
             record = _sent(slot, scene, provider_id=outcome.provider_id)

@@ -2,6 +2,8 @@
 
 from datetime import datetime
 
+from attrs import evolve
+
 from handlers.answers import applied, ignored
 from handlers.atom import closed
 from handlers.outcome import report_settles
@@ -27,6 +29,9 @@ def on_delivered(
     if slot and slot.key(conversation.id) == key and _in_doubt(slot, scene.now):
         conversation, effects = report_settles(conversation, scene)
         return applied(conversation, Reason.REPORTED, (*reported, *effects))
+    if slot and slot.key(conversation.id) == key and _is_handed_off(slot):
+        # Its worker is still waiting for an answer, which may not come.
+        conversation = evolve(conversation, slot=evolve(slot, reported=True))
     return applied(conversation, Reason.REPORTED, reported)
 
 

@@ -159,6 +159,8 @@ class Slot:
     token: str | None = None
     #: False: the conversation moved on during the hand-off.
     wanted: bool = True
+    #: A report says that it was delivered, whatever its outcome will be.
+    reported: bool = False
     #: An earlier attempt ended unknown: given up, the message is `unknown`, never `failed`.
     uncertain: bool = False
 

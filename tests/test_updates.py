@@ -22,7 +22,7 @@ from schemas.conversation import (
     Visit,
     WaitingFor,
 )
-from schemas.hand_off import Gate
+from schemas.hand_off import Gate, OnUnknown
 from schemas.ids import send_key
 from schemas.message import MessageStatus
 from schemas.transition import Reason, Report, Suppress
@@ -1581,8 +1581,19 @@ def test_a_message_in_flight_becomes_unwanted_when_the_conversation_moves_on():
     for told in (says("next"), says("no"), says(), update("cancel"), update("escalate")):
         slot = tell(given, told).conversation.slot
         assert slot == evolve(given.slot, wanted=False)
-    for told in (says("away"), update("pause"), update("delivered")):
+    for told in (says("away"), update("pause")):
         assert tell(given, told).conversation.slot == given.slot
+
+
+@pytest.mark.parametrize("kind", ["unknown", "retry"])
+def test_what_was_reported_during_its_hand_off_is_sent(kind):
+    """Whatever the channel then says or does not say: nothing is held, and nothing sent again."""
+    given = tell(sending(awaiting()), update("delivered")).conversation
+    assert given.slot == evolve(sending(awaiting()).slot, reported=True)
+    after = come_of(given, kind, scene(policy=OnUnknown.HOLD), error="cut").conversation
+    assert (after.slot, after.status, after.last_message.n) == (None, S.AWAITING_REPLY, 1)
+    refused = come_of(given, "refused", error="HTTP 400").conversation
+    assert refused.exit_reason == "failed_permanent"
 
 
 def test_staying_wants_the_message_in_flight_again():
