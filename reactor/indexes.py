@@ -26,6 +26,8 @@ class Index:
         return IndexModel([(key, ASCENDING) for key in self.keys], name=self.name, **options)
 
 
+#: What was given up, for whoever looks for it.
+PARKED = {"status": "parked"}
 #: A document that is not answered has no `status`, or null. What is answered is in none of these.
 UNANSWERED = {"status": None}
 
@@ -43,6 +45,10 @@ INDEXES = (
     Index(collection="campaign_updates", keys=("due_at",), partial=UNANSWERED),
     Index(collection="campaign_updates", keys=("campaign_id",), partial=UNANSWERED),
     Index(collection="campaign_updates", keys=("batch_request_id",), partial=UNANSWERED),
+    *(
+        Index(collection=inbox, keys=("status",), partial=PARKED)
+        for inbox in ("batch_requests", "conversation_updates", "campaign_updates")
+    ),
     Index(collection="campaigns", keys=("completed_at",), partial={"completed_at": None}),
     Index(collection="campaigns", keys=("batch_request_id",)),
     # What is closed and settled has no due time, and is not in it.
