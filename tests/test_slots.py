@@ -175,13 +175,6 @@ def test_one_of_two_batches_frees_no_place(turns):
     assert turns.take() is None  # b is in work still
 
 
-def test_a_campaign_without_a_turn_has_no_place_to_give(turns):
-    """Whoever is not in work is not afterwards either."""
-    with turns.aside("z"):
-        assert turns.take().campaign_id == "a"
-    assert turns.take() is None
-
-
 def test_a_failure_takes_the_campaigns_place_back(turns):
     """The turn ends as every other."""
     first = turns.take()

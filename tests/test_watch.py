@@ -1,7 +1,9 @@
 """What a worker sees of a channel: its room, whose turn it is at its gate, and whom it failed."""
 
+from collections import Counter
 from datetime import timedelta
 
+import anyio
 import pytest
 from attrs import frozen
 
@@ -214,10 +216,22 @@ def test_after_the_circuit_has_changed_it_begins_anew():
     assert counted(seen.evidence(came("sent"), NOW)) == (1, 0)
 
 
-def test_each_channel_is_watched_by_itself():
+async def test_each_channel_is_watched_by_itself():
     """As many at once as it takes, whichever batch they are of."""
+    inside = Counter()
+
+    async def enter(name):
+        async with watches[name].limiter:
+            inside[name] += 1
+            await anyio.sleep_forever()
+
     watches = watch_over({"a": Line("a", 1), "b": Line("b", 7)}, most=9, lease_seconds=30.0)
     assert {name: each.channel.name for name, each in watches.items()} == {"a": "a", "b": "b"}
-    assert [watches[name].limiter.total_tokens for name in "ab"] == [1, 7]
+    async with anyio.create_task_group() as tasks:
+        for name in "ab" * 9:
+            tasks.start_soon(enter, name)
+        await anyio.wait_all_tasks_blocked()
+        tasks.cancel_scope.cancel()
+    assert inside == {"a": 1, "b": 7}
     watches["a"].in_hand = 9
     assert [watches[name].room for name in "ab"] == [0, 9]
