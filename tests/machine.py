@@ -26,11 +26,24 @@ from reactor.watch import watch_over
 from reactor.worker import Worker
 from schemas.hand_off import ChannelSpec, Outcome, OutcomeKind
 from tests.builders import NOW
-from tests.witness import WitnessedStore
+from tests.witness import Limits, WitnessedStore
 
 #: Store calls of one shift: beyond, it spins.
 MAX_CALLS = 4_000
 ENVIRON = {"MONGODB_URI": "mongodb://127.0.0.1", "CHANNEL_EMAIL": "log:", "WORKER_THREADS": "2"}
+
+SENT = Outcome(kind=OutcomeKind.SENT, provider_id="p")
+#: What the channel says to a message that it does not take.
+ANSWERS = {
+    "retry": Outcome(kind=OutcomeKind.RETRY, error="busy"),
+    "later": Outcome(kind=OutcomeKind.RETRY, error="busy", retry_after=timedelta(minutes=10)),
+    "limited": Outcome(kind=OutcomeKind.RATE_LIMITED, error="429"),
+    "silent": Outcome(
+        kind=OutcomeKind.RATE_LIMITED, error="429", retry_after=timedelta(seconds=20)
+    ),
+    "broken": Outcome(kind=OutcomeKind.CHANNEL_FAILED, error="401"),
+    "refused": Outcome(kind=OutcomeKind.REFUSED, error="no"),
+}
 
 
 class CrashError(BaseException):
@@ -186,34 +199,34 @@ class Post:
     #: What becomes of the next hand-offs; beyond, they are sent.
     fates: deque = field(factory=deque)
 
+    #: Until when the channel fails, and how.
+    outage: tuple = (0.0, "broken")
+
     async def send(self, message, life):
         """Take a message, or not."""
+        self.store.seen.begun()
         fault = await life.call("send")
         if fault and fault.moment == "before":
             life.fail(fault)
-        self.store.seen.hand_off(message)
-        fate = self.fates.popleft() if self.fates else "sent"
+        fate = self._fate()
         self.store.seen.totals[fate] += 1
-        # Refused by a channel that may be at fault itself: it need not count.
-        self.store.seen.attempts[message.key] -= fate in {"retry", "later"}
+        self.store.seen.hand_off(message, fate)
         if fate in {"sent", "lost", "slow"}:
             self.store.seen.take(message)
         if fault:
             life.fail(fault)
         await self.loop.gate()
-        match fate:
-            case "slow":
-                await asyncio.sleep(1_000)
-            case "lost" | "cut":
-                raise ConnectionError
-            case "retry":
-                return Outcome(kind=OutcomeKind.RETRY, error="busy")
-            case "later":
-                later = timedelta(minutes=10)
-                return Outcome(kind=OutcomeKind.RETRY, error="busy", retry_after=later)
-            case "refused":
-                return Outcome(kind=OutcomeKind.REFUSED, error="no")
-        return Outcome(kind=OutcomeKind.SENT, provider_id="p")
+        if fate == "slow":
+            await asyncio.sleep(1_000)
+        if fate in {"lost", "cut"}:
+            raise ConnectionError
+        return ANSWERS.get(fate, SENT)
+
+    def _fate(self):
+        until, fate = self.outage
+        if self.loop.seconds < until:
+            return fate
+        return self.fates.popleft() if self.fates else "sent"
 
 
 @define
@@ -245,13 +258,15 @@ class Watchful(Telemetry):
 class Floor:
     """Where the workers work."""
 
-    def __init__(self, *, policy, batch_size, workers):
+    def __init__(self, *, policy, batch_size, workers, pace=(None, 1), most_a_day=50):
         self.loop = Loop()
-        self.store = WitnessedStore(self.loop.now, self.loop.gate)
+        rate, burst = pace
+        spec = ChannelSpec(
+            name="email", address_kind="email", on_unknown=policy, rate=rate, burst=burst
+        )
+        self.store = WitnessedStore(self.loop.now, self.loop.gate, Limits(spec, most_a_day))
         self.post = Post(self.store, self.loop)
-        self.specs = {
-            "email": ChannelSpec(name="email", address_kind="email", on_unknown=policy),
-        }
+        self.specs, self.most_a_day = {"email": spec}, most_a_day
         self.batch_size = batch_size
         #: When a worker last died: what it alone knew is forgotten.
         self.died_at = NOW
@@ -277,7 +292,7 @@ class Floor:
             batch_size=self.batch_size,
             lease_seconds=30.0,
             channel_timeout_seconds=10.0,
-            max_messages_per_recipient_per_day=50,
+            max_messages_per_recipient_per_day=self.most_a_day,
         )
         return Worker(settings=load_settings(ENVIRON), engine=engine, wake=wake, listening=None)
 

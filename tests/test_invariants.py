@@ -18,11 +18,16 @@ from hypothesis.stateful import (
 from loguru import logger
 
 import handlers.atom
+import handlers.circuit
 import handlers.due
+import handlers.gates
+import handlers.last_look
 import handlers.outcome
 import reactor.delivery
+import reactor.gatekeeper
 import reactor.opening
 import reactor.walk
+from handlers.gates import allowance
 from reactor.counting import ABANDONED_SECONDS
 from schemas.conversation import MAX_HISTORY
 from schemas.converter import to_document
@@ -131,8 +136,16 @@ SHIFTS = st.lists(
 )
 #: What the channel does with the next messages.
 FATES = st.lists(
-    st.sampled_from(["sent", "retry", "later", "lost", "cut", "slow", "refused"]), max_size=5
+    st.sampled_from(
+        [
+            *("sent", "retry", "later", "lost", "cut", "slow", "refused"),
+            *("limited", "silent", "broken"),
+        ]
+    ),
+    max_size=5,
 ) | st.just(["slow"] * 4)
+#: Messages in a second and at once; mostly as many as come.
+PACES = st.sampled_from([(None, 1), (None, 1), (0.5, 1), (2.0, 3)])
 SEED = st.integers(0, 999)
 #: Number of store calls after which the agent does it; 0 is now.
 WHEN = st.sampled_from([0, 0]) | st.integers(1, 60)
@@ -157,10 +170,15 @@ def undecided(conversation, messages):
 class Machine(RuleBasedStateMachine):
     """Everything that may happen to requests, and what must hold whatever does."""
 
+    #: Pace and bound that are always drawn; None: any.
+    pace, most_a_day = None, None
+
     def __init__(self):
         super().__init__()
         self.patch = pytest.MonkeyPatch()
         self.patch.setattr(reactor.opening, "CHUNK", 2)
+        # There are few recipients: two that fail are an outage.
+        self.patch.setattr(handlers.circuit, "MIN_RECIPIENTS", 2)
         self.steps = []
         self.patch.setattr(reactor.walk, "step", self.stepped(reactor.walk.step))
         self.requests = []
@@ -183,11 +201,19 @@ class Machine(RuleBasedStateMachine):
     @initialize(
         policy=st.sampled_from(OnUnknown),
         batch_size=st.sampled_from([50, 2]),
+        pace=PACES,
+        most_a_day=st.sampled_from([50, 50, 50, 2]),
         wish=WISHES,
     )
-    def begin(self, policy, batch_size, wish):
+    def begin(self, policy, batch_size, pace, most_a_day, wish):
         """Three workers, and a first request."""
-        self.floor = Floor(policy=policy, batch_size=batch_size, workers=3)
+        self.floor = Floor(
+            policy=policy,
+            batch_size=batch_size,
+            workers=3,
+            pace=self.pace or pace,
+            most_a_day=self.most_a_day or most_a_day,
+        )
         self.store, self.seen = self.floor.store, self.floor.store.seen
         self.submit(wish=wish, more=[], delay=None, when=0)
 
@@ -316,6 +342,24 @@ class Machine(RuleBasedStateMachine):
 
     @rule(
         recipient=RECIPIENT,
+        outcome=st.sampled_from(["resend", "assume_sent"]),
+        names_it=st.booleans(),
+        when=WHEN,
+    )
+    def resolve_doubt(self, recipient, outcome, names_it, when):
+        """Somebody decides about a message whose outcome nobody knows; or about one that has none."""
+        about = {"batch_request_id": self.requests[-1], "recipient_id": recipient}
+        for one in self.store.documents("conversations"):
+            slot = one["slot"]
+            if slot and slot["state"] == "unknown":
+                about = {"batch_request_id": one["batch_request_id"]}
+                about["recipient_id"] = one["recipient"]["id"]
+                key = f"{one['_id']}/{slot['stage']}/{slot['n']}"
+                about["message_id"] = key if names_it else None
+        self.insert("conversation_updates", when, kind="unknown_resolved", outcome=outcome, **about)
+
+    @rule(
+        recipient=RECIPIENT,
         kind=st.sampled_from(["pause", "pause", "resume"]),
         until=st.sampled_from([None, 60, 86_400]),
         when=WHEN,
@@ -382,6 +426,14 @@ class Machine(RuleBasedStateMachine):
             self.insert("conversation_updates", when, recipient_id=recipient, **about)
 
     # -- the world -------------------------------------------------------------------------------
+    @rule(
+        seconds=st.sampled_from([20, 100, 7_200]),
+        fate=st.sampled_from(["broken", "retry", "cut", "silent"]),
+    )
+    def outage(self, seconds, fate):
+        """From now on the channel fails, for so long."""
+        self.floor.post.outage = self.floor.loop.seconds + seconds, fate
+
     @rule(seconds=st.sampled_from(SPANS), seed=SEED)
     def wait(self, seconds, seed):
         """Time passes, and two workers do what has fallen due."""
@@ -444,11 +496,16 @@ class Machine(RuleBasedStateMachine):
         """Let everything end."""
         loop = self.floor.loop
         self.floor.post.fates.clear()
+        self.floor.post.outage = 0.0, "sent"
         for act in [each[1] for each in loop.agenda]:
             act()
         loop.agenda = []
+        stood = 0
         for _ in range(MAX_ROUNDS):
+            before = self.at_an_open_gate()
             self.floor.work([Shift(worker=0), Shift(worker=1)])
+            stood = stood + 1 if before and before <= self.parked() else 0
+            assert stood < 3, "I3 nobody leaves an open gate"
             self.completed_by_a_sweep()
             times = self.unsettled()
             if times is None:
@@ -458,6 +515,26 @@ class Machine(RuleBasedStateMachine):
             wait = min(later) - loop.now() if later else timedelta(seconds=1)
             loop.seconds += wait.total_seconds() + 0.001
         raise AssertionError(f"I3 stuck: {times}")
+
+    def parked(self):
+        """Give what is parked and could leave, were its gate open."""
+        active = {
+            one["_id"] for one in self.store.documents("campaigns") if one["status"] == "active"
+        }
+        return {
+            (one["_id"], one["slot"]["n"])
+            for one in self.store.documents("conversations")
+            if one["slot"]
+            and one["slot"]["held"]
+            and one["campaign_id"] in active
+            and one["status"] != "paused"
+        }
+
+    def at_an_open_gate(self):
+        """Give what is parked although its gate is open."""
+        state = self.store._states().get("email")
+        allowed = allowance(self.floor.specs["email"], state, self.floor.loop.now())
+        return self.parked() if allowed is None or allowed.count else set()
 
     def completed_by_a_sweep(self):
         """I3: no campaign waits for its deadline when none of its conversations is left."""
@@ -495,6 +572,7 @@ class Machine(RuleBasedStateMachine):
     def agree(self):
         """I1 to I9 of a world at rest."""
         self.hand_offs()
+        assert not self.seen.too_fast()
         database, lines = MemoryDatabase(self.store), list(self.seen.accepted.values())
         conversations = self.store.documents("conversations")
         messages = {one["_id"]: one for one in self.store.documents("messages")}
@@ -601,24 +679,66 @@ def without_guard(patch):
     patch.setattr(WitnessedStore, "apply", forced)
 
 
+def without_tokens(patch):
+    """Let as many through as ask."""
+    take = WitnessedStore.take_tokens
+
+    async def taken(store, spec, wanted):
+        return evolve(await take(store, spec, wanted), granted=wanted)
+
+    patch.setattr(WitnessedStore, "take_tokens", taken)
+
+
+def without_circuit(patch):
+    """Hand off whatever is known of the channel."""
+    patch.setattr(handlers.gates, "barred", lambda *_: None)
+    patch.setattr(reactor.gatekeeper, "barred", lambda *_: None)
+
+
+def without_daily_bound(patch):
+    """Write to an address as often as the templates say."""
+    patch.setattr(handlers.last_look, "_guarded", lambda *_: None)
+
+
+def sparing_all(patch):
+    """Count no attempt, whoever is to blame."""
+    patch.setattr(handlers.outcome, "_counts", lambda *_: False)
+
+
+class Unlimited(Machine):
+    """As many messages as come."""
+
+    pace, most_a_day = (None, 1), 50
+
+
+class Bounded(Unlimited):
+    """Few messages a day to an address."""
+
+    most_a_day = 2
+
+
 @pytest.mark.parametrize(
-    "without",
+    ("without", "machine"),
     [
-        without_last_look,
-        without_lease_check,
-        without_doubt,
-        without_unwanted,
-        without_guard,
+        (without_last_look, Unlimited),
+        (without_lease_check, Unlimited),
+        (without_doubt, Machine),
+        (without_unwanted, Unlimited),
+        (without_guard, Unlimited),
+        (without_tokens, Machine),
+        (without_circuit, Machine),
+        (without_daily_bound, Bounded),
+        (sparing_all, Unlimited),
     ],
 )
-def test_each_rule_is_needed(without, monkeypatch):
+def test_each_rule_is_needed(without, machine, monkeypatch):
     """With one rule switched off, the machine finds what breaks."""
     without(monkeypatch)
     found = settings(
         BROAD, max_examples=3000, derandomize=True, database=None, phases=[Phase.generate]
     )
     with pytest.raises(AssertionError):
-        run_state_machine_as_test(Machine, settings=found)
+        run_state_machine_as_test(machine, settings=found)
 
 
 BROAD = settings(

@@ -7,12 +7,15 @@ from datetime import datetime, timedelta
 from attrs import define, field, frozen
 
 from handlers.conversation import hands_off
+from handlers.gates import PROBES
 from handlers.last_look import stops, stops_campaign
 from reactor.channels.protocol import as_json
+from reactor.store.ledgering import GOT
 from reactor.store.memory import MemoryStore
 from reactor.store.memory_documents import Stored
-from schemas.conversation import ConversationStatus
-from schemas.hand_off import OnUnknown
+from schemas.channel import ChannelState, CircuitState
+from schemas.conversation import ConversationStatus, SlotState
+from schemas.hand_off import ChannelSpec, OnUnknown
 from schemas.ids import campaign_id, conversation_id
 from schemas.message import ACCEPTED
 
@@ -25,6 +28,30 @@ UNDOING = {
     "escalate": ("escalation_resolved",),
     "reply": ("reply", "escalation_resolved"),
 }
+
+
+#: Fates that never count as an attempt, and those that do where the channel works for others.
+SPARED = {"limited", "silent", "broken"}
+REFUSED = {"retry", "later"}
+DAY = timedelta(days=1)
+CLOSED = CircuitState.CLOSED
+
+
+@frozen
+class Limits:
+    """What all workers together must keep to."""
+
+    spec: ChannelSpec
+    most_a_day: int
+
+
+@frozen
+class Tried:
+    """A hand-off: what came of it, and what its worker had read of the channel by then."""
+
+    at: int
+    fate: str
+    known: ChannelState | None
 
 
 @frozen
@@ -78,9 +105,9 @@ class MemoryCollection:
 class WitnessedStore(MemoryStore):
     """The store in memory, with the order of everything that was written."""
 
-    def __init__(self, clock, pause):
+    def __init__(self, clock, pause, limits):
         super().__init__(clock, pause)
-        self.seen = Witness(self)
+        self.seen = Witness(self, limits)
 
     def insert(self, collection, document):
         """Insert as the agent does: acknowledged, from here on it counts."""
@@ -120,6 +147,26 @@ class WitnessedStore(MemoryStore):
         for one in suppressions:
             self.seen.suppressed.setdefault(one.id, self.seen.count())
 
+    async def look(self, order):
+        """Write down what a worker then knows of the channel."""
+        look = await super().look(order)
+        for one in look.conversations.values():
+            if one.slot:
+                self.seen.looks[one.slot.key(one.id)] = look.now, look.channels.get("email")
+        return look
+
+    async def write_channel(self, before, after):
+        """Write down when the circuit was not closed, and who was let through it."""
+        written = await super().write_channel(before, after)
+        if written:
+            self.seen.channel(before.circuit, after.circuit)
+        return written
+
+    async def return_tokens(self, spec, unused):
+        """Write down what may be taken a second time."""
+        await super().return_tokens(spec, unused)
+        self.seen.returned[self.seen.second()] += unused
+
     async def write_campaign(self, before, after):
         """Write down which campaigns have been completed, whatever became of them later."""
         written = await super().write_campaign(before, after)
@@ -133,6 +180,7 @@ class Witness:
     """Numbers what happens, and judges every hand-off at the moment it begins (I2, I4, I5, I6)."""
 
     store: WitnessedStore
+    limits: Limits
     happened: int = 0
     marks: dict = field(factory=dict)
     updates: dict = field(factory=dict)
@@ -144,6 +192,20 @@ class Witness:
     bodies: dict = field(factory=dict)
     last: dict = field(factory=dict)
     attempts: Counter = field(factory=Counter)
+    #: By key: the last hand-off, and what was read of the channel by the last look before it.
+    tried: dict = field(factory=dict)
+    looks: dict = field(factory=dict)
+    #: Hand-offs by second; those that began with it may be of the second before.
+    within: Counter = field(factory=Counter)
+    begins: Counter = field(factory=Counter)
+    returned: Counter = field(factory=Counter)
+    #: When the circuit was last not closed; probes that were begun, and their messages.
+    down_at: int = 0
+    down: bool = False
+    probes: int = 0
+    probing: int = 0
+    #: By address: the messages that it got for certain; when, and when that was known.
+    got: dict = field(factory=dict)
     #: Keys that the channel took, in order, as it would have written them.
     accepted: dict = field(factory=dict)
     violations: list = field(factory=list)
@@ -171,6 +233,7 @@ class Witness:
         at, slot = self.count(), after.slot
         if slot:
             self.reserved.add(slot.key(after.id))
+        self._attempts_are_few(before, after)
         failed = after.status is ConversationStatus.FAILED and after.status is not before.status
         if failed and before.slot and before.slot.key(after.id) in self.sent:
             self.violation("I6 failed though recorded as sent", before.slot.key(after.id))
@@ -184,12 +247,32 @@ class Witness:
             true = entry.id in self.accepted or entry.reason == OnUnknown.ASSUME_SENT
             if entry.status in ACCEPTED and true:
                 self.sent.setdefault(entry.id, at)
+            if entry.status in GOT and entry.id in self.accepted:
+                self._of(entry.address)[entry.id] = entry.recorded_at, at
 
     def violation(self, what, about):
         """Something happened that must not."""
         self.violations.append(f"{what}: {about}")
 
-    def hand_off(self, message):
+    def begun(self):
+        """Take note of a hand-off that begins now, as its worker sees it."""
+        now = self.store._clock()
+        (self.within if now.microsecond else self.begins)[self.second()] += 1
+
+    def second(self):
+        """Give the present second."""
+        return int(self.store._clock().timestamp())
+
+    def channel(self, before, after):
+        """Take note of the circuit."""
+        at = self.count()
+        if CircuitState.OPEN in {before.state, after.state} or after.state is not CLOSED:
+            self.down_at = at
+        self.down = after.state is not CLOSED
+        if after.state is CircuitState.HALF_OPEN and after.until != before.until:
+            self.probes += 1
+
+    def hand_off(self, message, fate):
         """Judge a hand-off that begins now."""
         self.totals["hand-offs"] += 1
         key, conversation = message.key, message.conversation_id
@@ -206,11 +289,93 @@ class Witness:
         self.last[conversation] = max(n, self.last.get(conversation, 0))
         if self.sent.get(key, mark.at) < mark.at:
             self.violation("I6 handed off again though recorded as sent", key)
+        self._attempted(message, fate)
+        self._gate(key)
+        self._guard(message, mark)
+        self._last_look(message, mark)
+
+    def _attempted(self, message, fate):
+        """I9: a message has as many attempts as its policy says, and those that are not its fault."""
+        key, last = message.key, self.tried.get(message.key)
+        if last and last.fate not in SPARED | REFUSED and self._was_down(last.at):
+            self.attempts[key] -= 1  # as a probe, or while it was known to be down
+        _, known = self.looks.get(key, (None, None))
+        self.tried[key] = Tried(self.count(), fate, known)
         self.attempts[key] += 1
         template = self.store.one("campaigns", message.campaign_id)["template"]
         if self.attempts[key] > template["retry"]["max_attempts"]:
             self.violation("I9 more hand-offs than attempts", key)
-        self._last_look(message, mark)
+        self.attempts[key] -= fate in SPARED | REFUSED
+
+    def _was_down(self, since):
+        return self.down or self.down_at > since
+
+    def _attempts_are_few(self, before, after):
+        """I9: attempts that count are no more than the policy's; they count where others get through."""
+        own, slot = before.slot, after.slot
+        if slot is None:
+            return
+        key = slot.key(after.id)
+        template = self.store.one("campaigns", after.campaign_id)["template"]
+        if slot.attempts - slot.spared > template["retry"]["max_attempts"]:
+            self.violation("I9 more attempts than the policy's", key)
+        if own is None or own.n != slot.n:
+            return
+        if own.state is SlotState.UNKNOWN and slot.state is not SlotState.UNKNOWN:
+            self.attempts[key] = 0  # a human has said so
+            self.tried.pop(key, None)
+        if slot.state is SlotState.RESERVED and slot.uncertain:
+            for taken in self.got.values():
+                taken.pop(key, None)  # nobody counts what may have been sent and waits
+        last = self.tried.get(key)
+        if own.state is SlotState.SENDING and slot.spared > own.spared and last:
+            state, since = last.known, own.tried_at or own.decided_at
+            sure = state and state.circuit.state is CLOSED and not self._was_down(last.at)
+            if last.fate in REFUSED and sure and (state.succeeded_at or since) > since:
+                self.violation("I9 an attempt at a channel that works did not count", key)
+
+    def _gate(self, key):
+        """Nothing goes through an open circuit but a few probes at a time, nor into a silence."""
+        now, state = self.looks.get(key, (None, None))
+        if state is None:
+            return
+        circuit = state.circuit
+        if state.not_before and state.not_before > now:
+            self.violation("handed off although silence was asked for", key)
+        if circuit.state is CLOSED:
+            return
+        if circuit.until > now:
+            self.violation("handed off through an open circuit", key)
+        self.probing += 1
+        self.totals["probes"] += 1
+        if self.probing > PROBES * self.probes:
+            self.violation("more probes than may go", key)
+
+    def _guard(self, message, mark):
+        """I9: no address gets more than so many messages a day, as far as it was known at the mark."""
+        earliest = self.store._clock() - DAY
+        others = [
+            key
+            for key, (when, known) in self._of(f"{message.channel}:{message.to}").items()
+            if key != message.key and when > earliest and known < mark.at
+        ]
+        if len(others) >= self.limits.most_a_day:
+            self.violation("I9 more than so many to one address", message.key)
+
+    def _of(self, address):
+        return self.got.setdefault(address, {})
+
+    def too_fast(self):
+        """Give by how many messages a span of whole seconds had more than rate and burst allow."""
+        spec, level, worst, last = self.limits.spec, 0.0, 0.0, None
+        if not spec.rate:
+            return 0.0
+        for second in sorted(self.within.keys() | self.begins.keys() | self.returned.keys()):
+            gap = second - last - 1 if last is not None else 0
+            level = max(0.0, level - gap * spec.rate) + self.begins[second]
+            level = max(0.0, level) + self.within[second] - self.returned[second] - spec.rate
+            worst, last = max(worst, level), second
+        return max(0.0, worst - spec.burst - 1e-6)
 
     def _last_look(self, message, mark):
         """I5: whatever was acknowledged before the mark wins."""
@@ -272,3 +437,6 @@ class Witness:
     def take(self, message):
         """The channel has it now."""
         self.accepted.setdefault(message.key, json.loads(as_json(message)))
+        self._of(f"{message.channel}:{message.to}").setdefault(
+            message.key, (self.store._clock(), 0)
+        )
