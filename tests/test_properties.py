@@ -19,7 +19,9 @@ from handlers.outcome import on_outcome
 from handlers.scene import Lease
 from schemas.action import ADVANCE, COMPLETE, ESCALATE, HOLD, STAY, go_to
 from schemas.campaign import CampaignStatus
-from schemas.hand_off import OnUnknown, Outcome, OutcomeKind
+from schemas.channel import ChannelState, Circuit, CircuitState
+from schemas.conversation import WaitingFor
+from schemas.hand_off import Gate, OnUnknown, Outcome, OutcomeKind
 from schemas.ids import campaign_id
 from schemas.message import ACCEPTED, RANK, MessageStatus
 from schemas.transition import Record, Report
@@ -28,10 +30,21 @@ from schemas.update import (
     CampaignUpdate,
     CampaignUpdateKind,
     OptOutScope,
+    Resolve,
     UpdateKind,
 )
 from tests.builders import DAY, HOUR, NOW, REQUEST
-from tests.decided import MINUTE, TEMPLATE, check, entry, pass_on, pending, scene, update
+from tests.decided import (
+    MINUTE,
+    TEMPLATE,
+    check,
+    entry,
+    pass_on,
+    pending,
+    scene,
+    update,
+    works,
+)
 
 TEN_DAYS = 10 * DAY
 SPANS = st.sampled_from([timedelta(seconds=1), MINUTE, HOUR, DAY, 3 * DAY])
@@ -41,6 +54,7 @@ RESOLUTIONS = st.sampled_from([ADVANCE, COMPLETE, STAY, go_to("intro")])
 #: What ends a conversation comes late, so that the others come to something.
 ENDINGS = {UpdateKind.OPTED_OUT, UpdateKind.BOUNCED, UpdateKind.CANCEL, UpdateKind.GOAL_REACHED}
 KINDS = st.sampled_from([kind for kind in UpdateKind if kind not in ENDINGS])
+HELD = {WaitingFor.RATE_LIMIT, WaitingFor.CIRCUIT, WaitingFor.CHANNEL}
 MOSTLY, SELDOM = st.sampled_from([True] * 3 + [False]), st.sampled_from([False] * 3 + [True])
 SENT, RETRY, UNKNOWN = OutcomeKind.SENT, OutcomeKind.RETRY, OutcomeKind.UNKNOWN
 #: What a worker sees, and whether the channel has accepted the message.
@@ -51,14 +65,33 @@ OUTCOMES = [
     (UNKNOWN, True),
     (UNKNOWN, False),
     (OutcomeKind.REFUSED, False),
+    (OutcomeKind.RATE_LIMITED, False),
+    (OutcomeKind.CHANNEL_FAILED, False),
+]
+#: Kinds that say one thing of a few.
+CHOICES = {
+    UpdateKind.OPTED_OUT: ("scope", OptOutScope),
+    UpdateKind.UNKNOWN_RESOLVED: ("outcome", Resolve),
+}
+#: What stops a message after its mark, beside what the last look sees here.
+WITHHELD = [OutcomeKind.HELD_BACK] * 7 + [OutcomeKind.RUNAWAY_GUARD]
+#: What the gate says at a step: mostly nothing.
+GATES = st.sampled_from([None, None, None, *(why for why in WaitingFor if why in HELD)])
+#: What is known of the channel.
+STATES = [
+    works(),
+    works(succeeded_at=NOW - DAY),
+    works(circuit=Circuit(state=CircuitState.OPEN, since=NOW, until=NOW + HOUR, openings=1)),
+    ChannelState(id="email"),
 ]
 OWN = evolve(TEMPLATE, max_messages=9, max_duration=TEN_DAYS)
 
 
 class Decisions(RuleBasedStateMachine):
-    @initialize(policy=st.sampled_from(OnUnknown))
-    def begin(self, policy):
+    @initialize(policy=st.sampled_from(OnUnknown), state=st.sampled_from(STATES))
+    def begin(self, policy, state):
         """A conversation in a campaign of ten days."""
+        self.state = state
         self.now, self.policy, self.tokens = NOW, policy, 0
         self.made = pending(deadline_at=NOW + TEN_DAYS)
         fields = {"template": OWN, "deadline_at": NOW + TEN_DAYS}
@@ -67,10 +100,11 @@ class Decisions(RuleBasedStateMachine):
         #: Ledger entries; what the channel got and accepted; hand-offs whose outcome is not known.
         self.ledger, self.given, self.accepted, self.flying = {}, {}, set(), None
 
-    def scene(self):
-        """Set the scene for one step, under a lease of its own."""
+    def scene(self, why=None):
+        """Set the scene for one step, under a lease of its own; `why` the gate is closed."""
         self.tokens += 1
-        at = scene(now=self.now, policy=self.policy)
+        gates = {"email": Gate(until=self.now + MINUTE, why=why)} if why else {}
+        at = scene(now=self.now, policy=self.policy, gates=gates, states=[self.state])
         lease = Lease(token=f"t{self.tokens}", until=self.now + MINUTE)
         return evolve(at, campaign=self.campaign, lease=lease)
 
@@ -97,8 +131,9 @@ class Decisions(RuleBasedStateMachine):
                 fields["resolution"] = resolution
             case UpdateKind.PAUSE:
                 fields["until"] = data.draw(st.sampled_from([None, self.now + DAY]))
-            case UpdateKind.OPTED_OUT:
-                fields["scope"] = data.draw(st.sampled_from(OptOutScope))
+            case _ if kind in CHOICES:
+                name, choices = CHOICES[kind]
+                fields[name] = data.draw(st.sampled_from(choices))
             case UpdateKind.DELIVERED | UpdateKind.BOUNCED if not self.accepted:
                 return
             case UpdateKind.DELIVERED:
@@ -114,6 +149,11 @@ class Decisions(RuleBasedStateMachine):
         self.now += span
         if self.made.is_open and self.made.due_at > self.now and span > DAY:
             self.now = self.made.due_at
+
+    @rule(state=st.sampled_from(STATES))
+    def change(self, state):
+        """Know something else of the channel from now on."""
+        self.state = state
 
     @rule(kind=st.sampled_from(["pause", "resume", "resume", "retry"]))
     def order(self, kind):
@@ -144,11 +184,11 @@ class Decisions(RuleBasedStateMachine):
         self.campaign = campaigns.step(self.campaign, [order], self.now).campaign
 
     # -- workers -----------------------------------------------------------------------------------
-    @rule(data=st.data(), dies=SELDOM)
-    def work(self, data, dies):
+    @rule(data=st.data(), dies=SELDOM, why=GATES)
+    def work(self, data, dies, why):
         """Decide a step; `dies`: after the effects, and before the conversation is written."""
         self.campaign = campaigns.step(self.campaign, [], self.now).campaign
-        at, before = self.scene(), self.made
+        at, before = self.scene(why), self.made
         slot = before.slot
         known = self.ledger.get(slot.key(before.id)) if slot else None
         result = pass_on(before, *self.unanswered, at=at, ledger=known)
@@ -160,6 +200,7 @@ class Decisions(RuleBasedStateMachine):
         if data.draw(MOSTLY):  # else it dies before it answers
             self.unanswered = [one for one in self.unanswered if one.id not in answered]
         if hands_off(before, self.made):
+            assert not why  # nothing passes a closed gate
             self.look(data)
 
     def look(self, data):
@@ -174,6 +215,8 @@ class Decisions(RuleBasedStateMachine):
             entry=self.ledger.get(key) if slot.uncertain else None,
         )
         outcome = verdict(self.made, slot, seen)
+        if outcome is None and data.draw(SELDOM):
+            outcome = Outcome(kind=data.draw(st.sampled_from(WITHHELD)))
         if outcome is None:
             outcome = self.hand_off(key, slot, data)
         self.flying = (slot.token, outcome)
@@ -185,7 +228,7 @@ class Decisions(RuleBasedStateMachine):
         message = hand_off_of(self.made, slot, self.campaign, self.scene().channels)
         assert self.given.setdefault(key, message) == message  # one body per key
         assert all(slot.n >= int(other.rsplit("/", 1)[1]) for other in self.given)  # I4
-        assert slot.attempts <= OWN.retry.max_attempts
+        assert slot.attempts - slot.spared <= OWN.retry.max_attempts
         assert self.campaign.status is CampaignStatus.ACTIVE
         kind, accepted = data.draw(st.sampled_from(OUTCOMES))
         if accepted:
@@ -249,7 +292,7 @@ class Decisions(RuleBasedStateMachine):
         """Left alone, the conversation ends by its deadline, and every key has its entry."""
         if not hasattr(self, "made"):
             return
-        self.flying = None
+        self.flying, self.state = None, works()
         for _ in range(100):
             if self.made.due_at is None and not self.unanswered:
                 break
@@ -257,6 +300,7 @@ class Decisions(RuleBasedStateMachine):
             self.settle()
         assert not self.made.is_open
         assert self.made.slot is None
+        assert self.made.waiting_for == ()
         keys = sorted(int(key.rsplit("/", 1)[1]) for key in self.ledger)
         assert keys == list(range(self.made.message_count))
 
