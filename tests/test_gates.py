@@ -197,9 +197,10 @@ def test_what_was_marked_is_nobodys_again():
 @pytest.mark.parametrize(
     ("late", "gate", "until"),
     [
-        pytest.param(0 * SECOND, SECOND, PARKED, id="a minute at first, if the gate is quicker"),
+        pytest.param(0 * SECOND, SECOND, PARKED, id="so long at first, if the gate is quicker"),
         pytest.param(0 * SECOND, HOUR, HOUR, id="as long as the gate is known to be closed"),
-        pytest.param(MINUTE, SECOND, MINUTE, id="late by a minute: another one"),
+        pytest.param(PARKED / 2, SECOND, PARKED, id="late by less: so long all the same"),
+        pytest.param(PARKED * 2, SECOND, PARKED * 2, id="late by twice that: twice that again"),
         pytest.param(HOUR, SECOND, HOUR, id="late by an hour: another one"),
         pytest.param(3 * DAY, HOUR, 3 * DAY, id="as long again as it has waited"),
     ],

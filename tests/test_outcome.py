@@ -5,6 +5,7 @@ from datetime import timedelta
 import pytest
 from attrs import evolve
 
+from handlers.gates import PARKED
 from handlers.outcome import JITTER, on_lease_over, on_outcome, retry_delay
 from schemas.action import ADVANCE, COMPLETE, ESCALATE, HOLD, STAY, go_to
 from schemas.campaign import CampaignStatus
@@ -549,7 +550,7 @@ WITHHELD = [
         sending(pending()),
         "held_back",
         "message_held_back",
-        due=MINUTE,
+        due=PARKED,
         slot=("reserved", 0, 0),
     ),
     row(
@@ -801,7 +802,7 @@ class TestHeldBack:
         after = come_of(sending(pending()), "held_back").conversation
         assert after.slot.held is WaitingFor.CHANNEL
         assert after.waiting_for == (WaitingFor.CHANNEL,)
-        assert after.slot.until == NOW + MINUTE
+        assert after.slot.until == NOW + PARKED
 
     def test_it_is_no_error(self):
         """What the last attempt ended with is still the last error."""
@@ -838,10 +839,12 @@ class TestChannelFailed:
         ("states", "why", "after"),
         [
             pytest.param([broken(after=HOUR)], CIRCUIT, HOUR, id="until the circuit lets it"),
-            pytest.param([broken(after=SECOND)], CIRCUIT, MINUTE, id="a minute at least"),
+            pytest.param(
+                [broken(after=SECOND)], CIRCUIT, PARKED, id="as all that is parked, at least"
+            ),
             pytest.param([works(not_before=NOW + HOUR)], RATE, HOUR, id="until silence is over"),
-            pytest.param([], CIRCUIT, MINUTE, id="nothing is known: it will be the circuit"),
-            pytest.param([works()], CIRCUIT, MINUTE, id="closed meanwhile: it looks soon"),
+            pytest.param([], CIRCUIT, PARKED, id="nothing is known: it will be the circuit"),
+            pytest.param([works()], CIRCUIT, PARKED, id="closed meanwhile: it looks soon"),
         ],
     )
     def test_it_waits_at_the_gate(self, states, why, after):
@@ -851,10 +854,10 @@ class TestChannelFailed:
 
     def test_it_waits_no_less_than_its_own_delay(self):
         """Where no circuit says how long: as long as after any other attempt, if that is longer."""
-        given = sending(pending(), attempts=4)
+        given = sending(pending(), attempts=20, spared=19)
         at = scene(states=[])
         plain = come_of(given, "rate_limited", at).conversation.slot.until
-        assert plain > NOW + MINUTE
+        assert plain > NOW + PARKED
         assert come_of(given, "channel_failed", at).conversation.slot.until == plain
 
 
