@@ -47,9 +47,18 @@ async def write_effects(
 def settle(
     engine: Engine, campaign: Campaign, changes: Iterable[tuple[Conversation, Conversation]]
 ) -> None:
-    """Take note of conversations as they were, and as they now stand: timers, counts, metrics."""
+    """
+    Take note of conversations as they were, and as they now stand: timers, counts, metrics.
+
+    Another turn may have looked before they were written: it has seen them in flight, and waits for
+    the end of their lease. What is due earlier, or the end of the campaign, must not wait with it.
+    """
     for before, after in changes:
         engine.changed.note(campaign.id)
+        if after.due_at:
+            engine.turns.due(campaign.id, after.due_at)
+        else:
+            engine.turns.ready(campaign.id)
         slot = after.slot
         if slot and slot.held and slot.channel in engine.watches:
             engine.watches[slot.channel].queued.setdefault(campaign.id)

@@ -132,12 +132,19 @@ def _exception(record: "Record") -> BaseException | None:
     return record["exception"].value if record["exception"] else None
 
 
+def _without_file(error: BaseException) -> BaseException:
+    """Leave a file's name out: it may be somebody's address."""
+    if isinstance(error, OSError) and error.filename is not None:
+        return OSError(error.errno, error.strerror)
+    return error
+
+
 def described(error: BaseException, depth: int = DEPTH) -> dict[str, Any]:
     """Tell what an exception is, where it was raised and what caused it; see above for its text."""
     kind = type(error)
     entry: dict[str, Any] = {"type": f"{kind.__module__}.{kind.__qualname__}"}
     if isinstance(error, TELLING) or kind.__module__.partition(".")[0] in OWN_PACKAGES:
-        entry["text"] = str(error)
+        entry["text"] = str(_without_file(error))
     entry["stack"] = [
         f"{frame.filename}:{frame.lineno} {frame.name}"
         for frame in traceback.extract_tb(error.__traceback__)

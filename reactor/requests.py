@@ -13,7 +13,6 @@ from reactor.failures import fail_request
 from reactor.inbox import left_unanswered
 from reactor.opening import CHUNK, sort_out
 from reactor.store.protocol import Inbox, RawDocument, StoreUnavailableError
-from reactor.turns import Turn
 from schemas.batch_request import BATCH_RECIPIENTS, BatchRequest, OnInvalidRecipient
 from schemas.campaign import Campaign, CampaignStatus
 from schemas.converter import (
@@ -64,7 +63,11 @@ async def _decide(engine: Engine, raw: RawDocument, now: datetime) -> None:
     with engine.telemetry.span("accept", parent=link, attributes=attributes):
         await engine.store.insert_campaign(campaign)
         # Straight on: a small campaign is opened, and its first messages leave, in this turn.
-        await take_turn(engine, Turn(campaign_id=campaign.id))
+        turn = engine.turns.join(campaign.id)
+        try:
+            await take_turn(engine, turn)
+        finally:
+            engine.turns.done(turn)
 
 
 async def _existing(engine: Engine, raw: RawDocument) -> tuple[datetime, Campaign | None]:

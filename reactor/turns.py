@@ -166,20 +166,22 @@ class Turns:
             return self._turn(campaign_id)
         return None
 
+    def join(self, campaign_id: CampaignId) -> Turn:
+        """Give a campaign a turn out of its order, which is counted like any other."""
+        self._running[campaign_id] += 1
+        return Turn(campaign_id=campaign_id)
+
     def done(self, turn: Turn) -> None:
         self._release(turn.campaign_id)
 
     @contextmanager
     def aside(self, campaign_id: CampaignId) -> Iterator[None]:
         """Give its place to another campaign while its batch is at a channel."""
-        held = self._running[campaign_id] > 0
-        if held:
-            self._release(campaign_id)
+        self._release(campaign_id)
         try:
             yield
         finally:
-            self._running[campaign_id] += held
-            self._running += Counter()
+            self._running[campaign_id] += 1
 
     def _release(self, campaign_id: CampaignId) -> None:
         self._running[campaign_id] -= 1

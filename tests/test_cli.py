@@ -1035,7 +1035,8 @@ def test_run_once_does_what_is_due(environment, tmp_path):
     invoke("submit", "-", content=REQUEST, **environment)
     code, out, err = run("run", "--once", **environment | given)
     assert (code, out) == (0, "")
-    assert err.startswith(f"Database {environment['MONGODB_DB']} at mongodb://127.0.0.1:")
+    named = json.loads(err.splitlines()[0])["message"]
+    assert named.startswith(f"Database {environment['MONGODB_DB']} at mongodb://127.0.0.1:")
     sent = (tmp_path / "sent.jsonl").read_text(encoding="utf-8").splitlines()
     assert sorted(json.loads(line)["recipient_id"] for line in sent) == ["ada", "bob"]
     listed = invoke("status", **environment).stdout.splitlines()[1].split()

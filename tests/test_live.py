@@ -147,3 +147,14 @@ async def test_an_idle_worker_asks_for_nothing_but_the_stream(run):
         monitoring._LISTENERS.command_listeners.remove(commands)
     assert set(counted) == {"getMore"}
     assert len(counted) <= 7
+
+
+async def test_a_campaign_ends_with_its_last_message(run):
+    """Not when the leases are over that another turn saw while it was on its way."""
+    final = {"id": "intro", "message": {"body": "Hello"}, "final": True}
+    template = template_document(stages=[final])
+    async with run(MAX_CONVERSATIONS_PER_BATCH="20", LEASE_SECONDS="600") as world:
+        for number in range(3):
+            request = batch_request_document(200, _id=f"r{number}", template=template)
+            world.database.batch_requests.insert_one(request)
+            await world.completed(f"r{number}")

@@ -158,6 +158,12 @@ def test_variables_are_never_logged(configured, capsys):
         assert "Lovelace" not in written
 
 
+def test_the_name_of_a_file_is_left_out():
+    """It may be somebody's address; what went wrong is told."""
+    error = FileNotFoundError(2, "No such file or directory", f"/spool/{CONTENT}.json")
+    assert described(error)["text"] == "[Errno 2] No such file or directory"
+
+
 async def test_group_of_exceptions():
     """What task groups raise is told one by one."""
     try:

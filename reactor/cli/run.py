@@ -5,6 +5,7 @@ from pathlib import Path
 
 import anyio
 import click
+from loguru import logger
 
 from reactor.cli.examine import lacking
 from reactor.cli.failure import Failure
@@ -28,8 +29,8 @@ def run(*, once: bool) -> None:
     uri = need_uri(settings)
     for warning in settings.warnings:
         click.echo(warning, err=True)
-    click.echo(f"Database {settings.mongodb_db} at {masked(uri)}", err=True)
     configure_logging(settings)
+    logger.info("Database {} at {}", settings.mongodb_db, masked(uri))
     with said_in_one_line(uri):
         code = anyio.run(_work, settings, once)
     raise click.exceptions.Exit(code)
