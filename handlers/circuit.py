@@ -48,7 +48,7 @@ def weighed(
 ) -> ChannelState:
     """Give what is then known of the channel. `probing`: the batch went through as its probe."""
     if seen.works:
-        state = evolve(state, succeeded_at=now)
+        state = evolve(state, succeeded_at=max(now, state.succeeded_at or now))
     if seen.silence:
         until = now + min(seen.silence, LONGEST_SILENCE)
         state = evolve(state, not_before=max(until, state.not_before or until))

@@ -23,6 +23,7 @@ STOPPING = frozenset(
         UpdateKind.ESCALATE,
     }
 )
+DAY = timedelta(days=1)
 #: Before a message is looked at again that others on their way leave no room for.
 AGAIN = timedelta(seconds=1)
 CAMPAIGN_STOPPING = frozenset({CampaignUpdateKind.PAUSE, CampaignUpdateKind.CANCEL})
@@ -79,10 +80,16 @@ def verdict(conversation: Conversation, slot: Slot, seen: Seen) -> Outcome | Non
     return _guarded(conversation, slot, seen)
 
 
+def _counted(entry: LedgerEntry | None, now: datetime) -> bool:
+    """Say whether an earlier attempt at this very message is among what was sent today."""
+    if entry is None or entry.recorded_at is None:
+        return False
+    return entry.status is MessageStatus.UNKNOWN and entry.recorded_at >= now - DAY
+
+
 def _guarded(conversation: Conversation, slot: Slot, seen: Seen) -> Outcome | None:
     """I9: no address gets more than so many messages a day, whatever all the templates say."""
-    own = seen.entry is not None and seen.entry.status is MessageStatus.UNKNOWN
-    sent = seen.sent_today - own
+    sent = seen.sent_today - _counted(seen.entry, seen.now)
     if sent >= seen.most_a_day:
         return Outcome(kind=OutcomeKind.RUNAWAY_GUARD)
     if sent + seen.on_their_way >= seen.most_a_day:

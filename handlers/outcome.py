@@ -209,11 +209,17 @@ def _failed(
         return Transition(
             conversation=conversation, reason=Reason.MESSAGE_GIVEN_UP, effects=(record,)
         )
-    if slot.text and slot.by is not None and slot.then:
-        unsent = Unsent(text=slot.text, by=slot.by, then=slot.then)
-        conversation = evolve(conversation, unsent=unsent)
+    conversation = _keeping_text(conversation, slot)
     conversation, effects = closed(conversation, exit_reason, now=scene.now, by=DUE)
     return Transition(conversation=conversation, reason=Reason.FAILED, effects=(record, *effects))
+
+
+def _keeping_text(conversation: Conversation, slot: Slot) -> Conversation:
+    """Keep what the agent wrote of a message that fails: a `retry` sends it."""
+    if slot.text is None or slot.by is None or slot.then is None:
+        return conversation
+    unsent = Unsent(text=slot.text, by=slot.by, then=slot.then)
+    return evolve(conversation, unsent=unsent)
 
 
 def _dropped(
@@ -328,6 +334,8 @@ def _withheld(conversation: Conversation, slot: Slot, outcome: Outcome, scene: S
     record = given_up(slot, MessageStatus.CANCELLED, scene.now, outcome.kind, outcome.error)
     exit_reason = _BARRED[outcome.kind]
     conversation = evolve(conversation, slot=None)
+    if exit_reason is ExitReason.RUNAWAY_GUARD:
+        conversation = _keeping_text(conversation, slot)
     conversation, effects = closed(conversation, exit_reason, now=scene.now, by=DUE)
     reason = Reason(conversation.history[-1].reason)
     return Transition(conversation=conversation, reason=reason, effects=(record, *effects))

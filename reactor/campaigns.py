@@ -6,7 +6,7 @@ from attrs import evolve, frozen
 from loguru import logger
 
 from handlers.atom import DUE, settled
-from handlers.campaign import closed_all, completed, retries_over, step
+from handlers.campaign import ENDED, closed_all, completed, retries_over, step
 from handlers.orders import retry
 from handlers.scene import Scene
 from reactor.engine import Engine
@@ -177,14 +177,14 @@ async def _work(engine: Engine, turn: Turn, present: _Present) -> None:
         elif asked < present.setting.allowed[name].count:
             turns.ready(campaign.id)
     # Now, and again when more may be parked: a batch that is slow to be recorded costs no tokens.
-    _come_back_to_gates(engine, present)
+    _come_back_to_gates(engine, present, scope)
     turns.in_flight |= mine
     try:
         progressed = await _walk(engine, batch, present)
     finally:
         turns.in_flight -= mine
     _measure(engine, batch, scene)
-    _come_back_to_gates(engine, present)
+    _come_back_to_gates(engine, present, scope)
     if not batch.full:
         await _rest(engine, present, scope, patient=not progressed)
 
@@ -202,12 +202,19 @@ def _queues(engine: Engine, setting: Setting, scope: Scope) -> dict[str, int]:
     }
 
 
-def _come_back_to_gates(engine: Engine, present: _Present) -> None:
-    """What is parked leaves when its gate opens: the campaign gets a turn then."""
-    campaign_id = present.campaign.id
+def _come_back_to_gates(engine: Engine, present: _Present, scope: Scope) -> None:
+    """
+    What is parked leaves when its gate opens: the campaign gets a turn then.
+
+    Of a paused campaign nothing leaves, but after `resume` something may; of one that is over nothing.
+    """
+    campaign = present.campaign
     for name, allowed in present.setting.allowed.items():
-        if campaign_id in engine.watches[name].queued:
-            engine.turns.due(campaign_id, allowed.gate.until)
+        queued = engine.watches[name].queued
+        if campaign.id in queued and scope is Scope.DUE:
+            engine.turns.due(campaign.id, allowed.gate.until)
+        elif campaign.status in ENDED:
+            queued.pop(campaign.id, None)
 
 
 async def _walk(engine: Engine, batch: Batch, present: _Present) -> bool:

@@ -22,7 +22,7 @@ from handlers.stages import address_kind
 from reactor.channels.protocol import hand_off
 from reactor.effects import settle, write_effects
 from reactor.engine import Engine
-from reactor.gatekeeper import Permits, learn, permit, too_slow
+from reactor.gatekeeper import Permits, give_back, learn, permit, too_slow
 from reactor.store.protocol import Change, Look, LookOrder, StoreUnavailableError
 from reactor.watch import Watch
 from schemas.address import address_key
@@ -76,8 +76,7 @@ async def deliver(engine: Engine, marked: Marked) -> None:
         async with engine.slots.aside():
             with engine.turns.aside(campaign.id):
                 await _hand_off(engine, marked, batch)
-    for name, unused in batch.unused.items():
-        await engine.store.return_tokens(engine.specs[name], unused)
+    await give_back(engine, batch.permits, batch.unused)
     await _record(engine, marked, batch)
 
 

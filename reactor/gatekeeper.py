@@ -33,6 +33,8 @@ class Permits:
 
     #: Of each channel whose tokens were taken: the monotonic time until which they may be used.
     latest: dict[str, float] = field(factory=dict)
+    #: And when they were taken.
+    taken: dict[str, float] = field(factory=dict)
     #: Channels that this batch probes.
     probing: set[str] = field(factory=set)
 
@@ -70,19 +72,22 @@ async def permit(
     for name, waiting in messages.items():
         spec, state = engine.specs.get(name), states.get(name) or ChannelState(id=name)
         ordered = sorted(waiting, key=lambda one: one.slot.due_at if one.slot else now)
-        gate, count = barred(state, now), len(ordered)
-        if gate:
-            count = 0
-        elif state.circuit.state is not CircuitState.CLOSED:
-            count, gate = await _probe(engine, state, now), _gate(engine, now, WaitingFor.CIRCUIT)
-            permits.probing |= {name} if count else set()
-        if spec and spec.rate and count:
+        gate, count = barred(state, now), 0 if barred(state, now) else len(ordered)
+        if count and state.circuit.state is not CircuitState.CLOSED:
+            count, gate = min(PROBES, count), _gate(engine, now, WaitingFor.CIRCUIT)
+        if count and spec and spec.rate:
             began = engine.clock.monotonic()
-            tokens = await engine.store.take_tokens(spec, min(count, len(ordered)))
-            permits.latest[name] = began + tokens.lasts_seconds
+            tokens = await engine.store.take_tokens(spec, count)
+            permits.taken[name], permits.latest[name] = began, began + tokens.lasts_seconds
             if tokens.granted < count:
                 until = refilled_at(spec, tokens.state, tokens.now)
                 count, gate = tokens.granted, Gate(until=until, why=WaitingFor.RATE_LIMIT)
+        if count and state.circuit.state is not CircuitState.CLOSED:
+            # Last, so that no probe begins that then lacks a token.
+            if await _probes(engine, state, now):
+                permits.probing.add(name)
+            else:
+                count, gate = 0, _gate(engine, now, WaitingFor.CIRCUIT)
         held |= {one.id: Outcome(kind=OutcomeKind.HELD_BACK, gate=gate) for one in ordered[count:]}
     return permits, held
 
@@ -91,6 +96,20 @@ def too_slow(engine: Engine, now: datetime) -> Outcome:
     """Give the outcome of what was not begun in time: nothing was handed off."""
     gate = _gate(engine, now, WaitingFor.CHANNEL)
     return Outcome(kind=OutcomeKind.HELD_BACK, gate=gate)
+
+
+async def give_back(engine: Engine, permits: Permits, unused: Mapping[str, int]) -> None:
+    """
+    Return tokens that were not used, but for as many as have flowed in since they were taken.
+
+    With these the bucket may have been full already, and would then overflow into another second.
+    """
+    for name, count in unused.items():
+        rate = (engine.specs[name].rate or 0.0) * engine.scale.scale
+        since = engine.clock.monotonic() - permits.taken[name]
+        worth = int(count - since * rate)
+        if worth > 0:
+            await engine.store.return_tokens(engine.specs[name], worth)
 
 
 async def learn(
@@ -155,11 +174,10 @@ async def _tell(engine: Engine, before: ChannelState, after: ChannelState) -> No
         engine.telemetry.alert(alert.kind.value, after.id)
 
 
-async def _probe(engine: Engine, state: ChannelState, now: datetime) -> int:
-    """Begin a probe of an open circuit, if nobody else has: how many messages go."""
+async def _probes(engine: Engine, state: ChannelState, now: datetime) -> bool:
+    """Begin a probe of an open circuit; False: somebody else has."""
     begun = probed(state, now, engine.scale.campaign_span(engine.lease_seconds))
-    won = begun is not None and await engine.store.write_channel(state, begun)
-    return PROBES if won else 0
+    return begun is not None and await engine.store.write_channel(state, begun)
 
 
 def _gate(engine: Engine, now: datetime, why: WaitingFor) -> Gate:

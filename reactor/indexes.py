@@ -68,8 +68,12 @@ INDEXES = (
         keys=("campaign_id", "slot.channel", "slot.due_at"),
         partial={"slot.held": {"$type": "string"}},
     ),
-    # On its way, to whom: for the runaway guard.
-    Index(collection="conversations", keys=("address_keys",), partial={"slot.state": "sending"}),
+    # On its way, or in doubt, to whom: for the runaway guard.
+    Index(
+        collection="conversations",
+        keys=("address_keys",),
+        partial={"slot.state": {"$type": "string"}},
+    ),
     Index(collection="conversations", keys=("campaign_id", "address_keys"), unique=True),
     Index(
         collection="conversations",

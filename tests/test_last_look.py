@@ -109,3 +109,9 @@ def test_those_that_wait_for_each_other_look_again_at_different_times():
     assert len(set(spans)) == len(spans)
     assert all(AGAIN <= span < 2 * AGAIN for span in spans)
     assert max(spans) - min(spans) > AGAIN / 2
+
+
+def test_an_attempt_of_yesterday_is_not_counted():
+    """Its own entry is older than a day, and so not among those that were counted."""
+    old = entry(MessageStatus.UNKNOWN, recorded_at=NOW - timedelta(days=2))
+    assert judged(looked(3, entry=old), DOUBTFUL).kind is ENDS

@@ -1557,3 +1557,11 @@ async def test_times_are_of_the_server():
     """The memory's clock is the one that it was given."""
     moment = datetime(2030, 1, 1, tzinfo=UTC)
     assert await MemoryStore(lambda: moment).now() == moment
+
+
+async def test_an_alert_is_resolved_once(world):
+    """The first word that it is over counts."""
+    await world.store.raise_alert(OUTAGE)
+    assert await world.store.raise_alert(OVER)
+    assert not await world.store.raise_alert(evolve(OVER, resolved_at=NOW + DAY))
+    assert await alerts(world) == {OUTAGE.id: (NOW, NOW + HOUR)}

@@ -162,11 +162,6 @@ class WitnessedStore(MemoryStore):
             self.seen.channel(before.circuit, after.circuit)
         return written
 
-    async def return_tokens(self, spec, unused):
-        """Write down what may be taken a second time."""
-        await super().return_tokens(spec, unused)
-        self.seen.returned[self.seen.second()] += unused
-
     async def write_campaign(self, before, after):
         """Write down which campaigns have been completed, whatever became of them later."""
         written = await super().write_campaign(before, after)
@@ -198,7 +193,6 @@ class Witness:
     #: Hand-offs by second; those that began with it may be of the second before.
     within: Counter = field(factory=Counter)
     begins: Counter = field(factory=Counter)
-    returned: Counter = field(factory=Counter)
     #: When the circuit was last not closed; probes that were begun, and their messages.
     down_at: int = 0
     down: bool = False
@@ -370,10 +364,10 @@ class Witness:
         spec, level, worst, last = self.limits.spec, 0.0, 0.0, None
         if not spec.rate:
             return 0.0
-        for second in sorted(self.within.keys() | self.begins.keys() | self.returned.keys()):
+        for second in sorted(self.within.keys() | self.begins.keys()):
             gap = second - last - 1 if last is not None else 0
             level = max(0.0, level - gap * spec.rate) + self.begins[second]
-            level = max(0.0, level) + self.within[second] - self.returned[second] - spec.rate
+            level = max(0.0, level) + self.within[second] - spec.rate
             worst, last = max(worst, level), second
         return max(0.0, worst - spec.burst - 1e-6)
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import datetime, timedelta
 
 from attrs import evolve
@@ -10,7 +11,7 @@ from reactor.store.memory_base import MemoryBase
 from reactor.store.mongo_channels import EPSILON, FIELDS
 from reactor.store.protocol import Tokens
 from schemas.channel import Alert, ChannelState
-from schemas.converter import from_document, to_document
+from schemas.converter import InvalidDocumentError, from_document, to_document
 from schemas.hand_off import ChannelSpec
 
 
@@ -20,10 +21,11 @@ class MemoryChannels(MemoryBase):
         return self._clock(), self._states()
 
     def _states(self) -> Mapping[str, ChannelState]:
-        return {
-            stored.fields["_id"]: from_document(ChannelState, stored.fields)
-            for stored in self._of("channels")
-        }
+        states = {}
+        for stored in self._of("channels"):
+            with suppress(InvalidDocumentError):
+                states[stored.fields["_id"]] = from_document(ChannelState, stored.fields)
+        return states
 
     async def write_channel(self, before: ChannelState, after: ChannelState) -> bool:
         await self._pause()

@@ -81,6 +81,7 @@ class MemoryConversations(MemoryCampaigns):
             and (slot := one.fields.get("slot"))
             and slot["channel"] == channel
             and slot.get("held")
+            and one.fields.get("pause") is None
         ]
         found.sort(key=lambda each: each[0])
         return [one for _, one in found][: order.queued[channel]]
@@ -175,7 +176,7 @@ class MemoryConversations(MemoryCampaigns):
             lambda fields: (
                 fields.get("campaign_id") != order.campaign_id
                 and not order.address_keys.isdisjoint(fields.get("address_keys") or ())
-                and (fields.get("slot") or {}).get("state") == SlotState.SENDING
+                and _may_be_on_its_way(fields.get("slot") or {})
             )
         )
 
@@ -234,3 +235,7 @@ def _fields(stored: Stored, change: Change) -> dict[str, Any]:
         entries = [*(stored.fields.get("history") or ()), *patch.history]
         fields["history"] = entries[-MAX_HISTORY:]
     return fields
+
+
+def _may_be_on_its_way(slot: Fields) -> bool:
+    return slot.get("state") == SlotState.SENDING or bool(slot.get("uncertain"))

@@ -70,12 +70,16 @@ class MongoChannels(MongoBase):
     async def raise_alert(self, alert: Alert) -> bool:
         document = to_document(alert)
         resolved = {"resolved_at": document.pop("resolved_at")}
-        result = await self._database.alerts.update_one(
-            {"_id": alert.id, **({"resolved_at": None} if alert.resolved_at else {})},
-            {"$setOnInsert": document | ({} if alert.resolved_at else resolved)}
-            | ({"$set": resolved} if alert.resolved_at else {}),
-            upsert=True,
-        )
+        try:
+            result = await self._database.alerts.update_one(
+                {"_id": alert.id, **({"resolved_at": None} if alert.resolved_at else {})},
+                {"$setOnInsert": document | ({} if alert.resolved_at else resolved)}
+                | ({"$set": resolved} if alert.resolved_at else {}),
+                upsert=True,
+            )
+        except DuplicateKeyError:
+            # It is over already.
+            return False
         return bool(result.modified_count or result.upserted_id is not None)
 
     def _interval(self, spec: ChannelSpec) -> float:

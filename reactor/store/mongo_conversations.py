@@ -83,6 +83,7 @@ class MongoConversations(MongoBase):
     async def _queue(self, order: Order, channel: str) -> list[RawDocument]:
         """Read what is parked at a channel's gate, in the order in which it fell due."""
         query = _of_campaign(order) | {"slot.channel": channel, "slot.held": {"$type": "string"}}
+        query["pause"] = None
         sort = {"slot.due_at": 1}
         return await self._find("conversations", query, sort=sort, limit=order.queued[channel])
 

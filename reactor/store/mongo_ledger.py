@@ -51,7 +51,8 @@ class MongoLedger(MongoConversations):
     async def look(self, order: LookOrder) -> Look:
         # The inboxes first: an answer is written after what it says, so what is answered between
         # the two commands is in what the second one reads.
-        _, asked = await self._collect(_unanswered(order))
+        # And what is on its way before what has arrived: it is entered before its slot is cleared.
+        _, asked = await self._collect(_unanswered(order) | {"conversations": _others(order)})
         known = self._templates.get(order.campaign_id)
         keys = [
             one.slot.key(one.id) for one in order.conversations if one.slot and one.slot.uncertain
@@ -62,7 +63,6 @@ class MongoLedger(MongoConversations):
             "conversations": _by_ids([one.id for one in order.conversations]),
             "channels": CHANNELS,
             "messages:got": _got(order),
-            "conversations:others": _others(order),
         }
         now, found = await self._collect(sources | ({"messages": _by_ids(keys)} if keys else {}))
         campaign = self._campaign(found["campaigns"], known)
@@ -83,11 +83,11 @@ class MongoLedger(MongoConversations):
             ledger={entry.id: entry for entry in entries},
             channels=self._states(found["channels"]),
             got={one["_id"]: one["count"] for one in map(_glanced, found["messages:got"])},
-            others=tuple(other(_glanced(raw)) for raw in found["conversations:others"]),
+            others=tuple(other(_glanced(raw)) for raw in asked["conversations"]),
         )
 
 
-def _unanswered(order: LookOrder) -> Mapping[str, Pipeline]:
+def _unanswered(order: LookOrder) -> dict[str, Pipeline]:
     """Match what nobody has answered yet, put off or not."""
     updates = addressed(order.batch_request_id, order.conversations)
     orders = [{"campaign_id": order.campaign_id}, {"batch_request_id": order.batch_request_id}]
@@ -110,10 +110,11 @@ def _got(order: LookOrder) -> Pipeline:
 
 
 def _others(order: LookOrder) -> Pipeline:
-    """Match conversations of other campaigns with one of the addresses and a message on its way."""
+    """Match other campaigns' conversations with one of the addresses and a message maybe on its way."""
     match = {
         "address_keys": {"$in": list(order.address_keys)},
-        "slot.state": "sending",
+        "slot.state": {"$type": "string"},
+        "$or": [{"slot.state": "sending"}, {"slot.uncertain": True}],
         "campaign_id": {"$ne": order.campaign_id},
     }
     return [{"$match": match}, {"$project": {"recipient.address": 1, "slot.channel": 1}}]
