@@ -85,12 +85,12 @@ INDEXES = (
     Index(collection="messages", keys=("campaign_id", "status")),
     Index(collection="messages", keys=("conversation_id",)),
     Index(collection="messages", keys=("address", "recorded_at", "status")),
+    Index(collection="suppressions", keys=("checked",), partial={"checked": None}),
     Index(collection="rejected_recipients", keys=("batch_request_id", "index")),
 )
 
 COLLECTIONS = (
     *dict.fromkeys(index.collection for index in INDEXES),
-    "suppressions",
     "channels",
     "alerts",
 )

@@ -6,6 +6,8 @@ from attrs import define, field
 
 from reactor.engine import Engine
 from reactor.store.protocol import Hint, Inbox
+from reactor.store.raw import glance
+from schemas.address import key_problem
 from schemas.campaign import CampaignStatus
 
 #: Unanswered documents that one sweep takes from an inbox.
@@ -42,6 +44,7 @@ class Sweep:
                 announce(engine, inbox, hint)
             found.extend(hints)
         self._judge(found)
+        await self._check_suppressions()
         unfinished = await engine.store.unfinished()
         for due in unfinished:
             times = [time for time in (due.due_at, due.conversations_due_at) if time]
@@ -56,6 +59,16 @@ class Sweep:
                 turns.ready(due.campaign_id)
         active = Counter(due.type for due in unfinished if due.status is CampaignStatus.ACTIVE)
         engine.telemetry.set_active(active)
+
+    async def _check_suppressions(self) -> None:
+        """What somebody added, and can suppress nothing, says so."""
+        store = self.engine.store
+        raws = await store.unchecked_suppressions(limit=LIMIT)
+        if len(raws) >= LIMIT:
+            self.engine.turns.want_sweep()
+        checked = [(raw, key_problem(glance(raw.data).get("_id"))) for raw in raws]
+        if checked:
+            await store.check_suppressions(checked)
 
     def _judge(self, found: list[Hint]) -> None:
         """

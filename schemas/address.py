@@ -8,6 +8,7 @@ KIND = r"[A-Za-z][A-Za-z0-9_\-]{0,63}"
 #: Address kinds that are telephone numbers.
 NUMBERS = frozenset({"sms", "phone", "whatsapp", "voice"})
 MAX_ADDRESS = 1_000
+EXAMPLE = "email:ada@example.com"
 
 _KIND = re.compile(KIND)
 _EMAIL = re.compile(r"[^@\s<>(),;:\\\"\[\]]+@[^@\s<>(),;:\\\"\[\]]+")
@@ -40,6 +41,18 @@ def normalise(kind: str, value: str) -> str:
 def address_key(kind: str, value: str) -> str:
     """Give `kind:address`, normalised: what suppressions and duplicates go by."""
     return f"{kind}:{normalise(kind, value)}"
+
+
+def key_problem(identity: object) -> str | None:
+    """Say what was expected of what should be an address key; None: it is one."""
+    if not isinstance(identity, str):
+        return f"$._id: expected an address key like {EXAMPLE}"
+    kind, _, address = identity.partition(":")
+    try:
+        right = address_key(kind, address)
+    except ValueError as error:
+        return f"$._id: expected an address key like {EXAMPLE}: {error}"
+    return None if right == identity else f"$._id: expected {right}"
 
 
 def is_address_key(text: str) -> bool:

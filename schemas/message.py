@@ -68,3 +68,5 @@ class Suppression:
     reason: str
     at: datetime
     by: AgentId | None = None
+    #: Its `_id` was looked at. Whoever inserts one leaves it out, and finds `problem` where it is none.
+    checked: bool = True

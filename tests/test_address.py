@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.address import MAX_ADDRESS, address_key, is_address_key, normalise
+from schemas.address import MAX_ADDRESS, address_key, is_address_key, key_problem, normalise
 
 KINDS = st.sampled_from(["email", "sms", "phone", "whatsapp", "voice", "push", "slack-id"])
 
@@ -98,3 +98,23 @@ def test_case_makes_no_difference(value):
     except ValueError:
         return
     assert normalise("email", lowered) == lowered
+
+
+@pytest.mark.parametrize(
+    ("identity", "problem"),
+    [
+        ("email:ada@example.com", None),
+        ("email:Ada@Example.com", "$._id: expected email:ada@example.com"),
+        ("ada@example.com", "$._id: expected an address key like email:ada@example.com: "),
+        (
+            "sms:0151",
+            "$._id: expected an address key like email:ada@example.com: expected a number",
+        ),
+        (7, "$._id: expected an address key like email:ada@example.com"),
+        (None, "$._id: expected an address key like email:ada@example.com"),
+    ],
+)
+def test_what_is_wrong_with_an_address_key(identity, problem):
+    """It says what was expected; of one that is spelled otherwise, how it is spelled."""
+    found = key_problem(identity)
+    assert found == problem if problem is None else found.startswith(problem)

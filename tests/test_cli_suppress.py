@@ -53,7 +53,7 @@ def test_add_normalises(environment, database):
     found = database.suppressions.find_one({"_id": ADA})
     now = datetime.now(UTC) + timedelta(seconds=5)
     assert now - timedelta(minutes=1) < found.pop("at") <= now
-    assert found == {"_id": ADA, "reason": "operator", "by": None}
+    assert found == {"_id": ADA, "reason": "operator", "by": None, "checked": True}
 
 
 def test_a_second_add_changes_nothing(environment, database):

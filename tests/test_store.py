@@ -1565,3 +1565,18 @@ async def test_an_alert_is_resolved_once(world):
     assert await world.store.raise_alert(OVER)
     assert not await world.store.raise_alert(evolve(OVER, resolved_at=NOW + DAY))
     assert await alerts(world) == {OUTAGE.id: (NOW, NOW + HOUR)}
+
+
+async def test_suppressions_are_looked_at_once(world):
+    """Those of the agent until they were; those of the worker never, for they are right."""
+    await world.put("suppressions", {"_id": "email:a@example.com"})
+    await world.put("suppressions", {"_id": 7, "reason": "mine"})
+    await world.store.suppress([Suppression(id="email:b@example.com", reason="r", at=NOW)])
+    found = await world.store.unchecked_suppressions(limit=5)
+    found = sorted(found, key=lambda raw: str(decode(raw.data)["_id"]), reverse=True)
+    assert [decode(raw.data) for raw in found] == [{"_id": "email:a@example.com"}, {"_id": 7}]
+    assert len(await world.store.unchecked_suppressions(limit=1)) == 1
+    await world.store.check_suppressions([(found[0], None), (found[1], "no")])
+    assert await world.store.unchecked_suppressions(limit=5) == ()
+    seen = {one["_id"]: one.get("problem") for one in await world.all("suppressions")}
+    assert seen == {"email:a@example.com": None, 7: "no", "email:b@example.com": None}

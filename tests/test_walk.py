@@ -419,3 +419,13 @@ async def test_recipients_from_their_own_collection(world):
     world.database.batch_requests.insert_one(request | {"_id": "few", "recipient_count": 5})
     await world.work()
     assert world.answer()["problems"] == ["$.recipient_count: expected 5 recipients, found 0"]
+
+
+async def test_a_suppression_that_is_no_address_key_says_so(world):
+    """The agent finds on the document itself what was expected; a right one is left as it is."""
+    added = [{"_id": "email:r0@example.com", "reason": "mine"}, {"_id": "r0@example.com"}]
+    world.database.suppressions.insert_many(added)
+    await world.work()
+    right, wrong = world.database.suppressions.find().sort("_id")
+    assert right == added[0] | {"checked": True}
+    assert wrong["problem"].startswith("$._id: expected an address key like email:ada@example.com")

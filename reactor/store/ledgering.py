@@ -29,6 +29,11 @@ def stub(report: Report, conversation: Conversation) -> LedgerEntry:
     )
 
 
+def noted_problem(problem: str | None) -> Mapping[str, Any]:
+    """Give what is set on a suppression that was looked at."""
+    return {"checked": True} | ({"problem": problem} if problem else {})
+
+
 def other(conversation: Mapping[str, Any]) -> OnItsWay:
     """Read as much of another campaign's conversation as the runaway guard needs."""
     return OnItsWay(

@@ -8,7 +8,7 @@ from typing import Any
 from attrs import evolve
 
 from reactor.store.base import read_each
-from reactor.store.ledgering import GOT, merged, other, read_unanswered, stub
+from reactor.store.ledgering import GOT, merged, noted_problem, other, read_unanswered, stub
 from reactor.store.memory_base import earliest, is_about, is_unanswered, raws_of
 from reactor.store.memory_campaigns import MemoryCampaigns, time_of
 from reactor.store.memory_documents import Fields, Stored, TooLargeError
@@ -24,6 +24,7 @@ from reactor.store.protocol import (
     Look,
     LookOrder,
     Order,
+    RawDocument,
     Scope,
     UnansweredUpdate,
 )
@@ -137,6 +138,17 @@ class MemoryConversations(MemoryCampaigns):
         stored = self._of("conversations").by_raw_id(broken.raw.data)
         if stored:
             stored.set(fields)
+
+    async def unchecked_suppressions(self, *, limit: int) -> tuple[RawDocument, ...]:
+        await self._pause()
+        found = self._of("suppressions").where(lambda fields: fields.get("checked") is None)
+        return tuple(RawDocument(one.identity) for one in found[:limit])
+
+    async def check_suppressions(self, checked: Sequence[tuple[RawDocument, str | None]]) -> None:
+        await self._pause()
+        for raw, problem in checked:
+            if stored := self._of("suppressions").by_raw_id(raw.data):
+                stored.set(noted_problem(problem))
 
     async def look(self, order: LookOrder) -> Look:
         await self._pause()

@@ -7,13 +7,14 @@ from pymongo import UpdateOne
 
 from reactor.store.base import CHANNELS, campaign_by_id, read_each
 from reactor.store.calls import call, long_call
-from reactor.store.ledgering import GOT, merging, other, read_unanswered, stub
+from reactor.store.ledgering import GOT, merging, noted_problem, other, read_unanswered, stub
 from reactor.store.mongo_conversations import MongoConversations, addressed
 from reactor.store.protocol import Inbox, Look, LookOrder, RawDocument
 from reactor.store.raw import glance
 from schemas.campaign import Campaign
 from schemas.conversation import Conversation
 from schemas.converter import to_document
+from schemas.documents import id_filter
 from schemas.ids import SendKey
 from schemas.message import LedgerEntry, Suppression
 from schemas.transition import Report
@@ -28,6 +29,20 @@ class MongoLedger(MongoConversations):
             await self._insert_new(
                 self._database, "suppressions", [to_document(one) for one in suppressions]
             )
+
+    @call
+    async def unchecked_suppressions(self, *, limit: int) -> tuple[RawDocument, ...]:
+        found = await self._find("suppressions", {"checked": None}, projection=["_id"], limit=limit)
+        return tuple(found)
+
+    @call
+    async def check_suppressions(self, checked: Sequence[tuple[RawDocument, str | None]]) -> None:
+        writes = [
+            UpdateOne(id_filter(raw.data), {"$set": noted_problem(problem)})
+            for raw, problem in checked
+        ]
+        if writes:
+            await self._database.suppressions.bulk_write(writes, ordered=False)
 
     @long_call
     async def record(self, entries: Sequence[LedgerEntry]) -> None:

@@ -381,6 +381,12 @@ class Store(Protocol):
     async def suppress(self, suppressions: Sequence[Suppression]) -> None:
         """Add addresses; one that is there keeps its first reason."""
 
+    async def unchecked_suppressions(self, *, limit: int) -> tuple[RawDocument, ...]:
+        """Find suppressions that nobody has looked at; ids only."""
+
+    async def check_suppressions(self, checked: Sequence[tuple[RawDocument, str | None]]) -> None:
+        """Note on each that it was looked at, and what is wrong with its `_id`; one command."""
+
     async def record(self, entries: Sequence[LedgerEntry]) -> None:
         """Enter outcomes, merged by rank with what is there; a stub is filled in."""
 
