@@ -14,7 +14,11 @@ NOW = datetime.now(UTC).replace(microsecond=0)
 MINUTE = timedelta(minutes=1)
 WHY = "12 of 14 recipients failed within a minute"
 OPEN = Circuit(
-    state=CircuitState.OPEN, since=NOW - 3 * MINUTE, until=NOW + MINUTE, reason=WHY, openings=1
+    state=CircuitState.OPEN,
+    since=NOW - 3 * MINUTE,
+    until=NOW + 300 * MINUTE,
+    reason=WHY,
+    openings=1,
 )
 CLOSED = Circuit(since=NOW - 60 * MINUTE, until=None)
 
@@ -61,13 +65,13 @@ def test_channels_and_open_alerts_are_shown(environment, database):
     insert_channels(
         database,
         ChannelState(id="sms", circuit=OPEN, succeeded_at=NOW - 4 * MINUTE),
-        ChannelState(id="email", circuit=CLOSED, not_before=NOW + 2 * MINUTE),
+        ChannelState(id="email", circuit=CLOSED, not_before=NOW + 200 * MINUTE),
     )
     output = invoke("status", **environment).output
     assert output.startswith("CAMPAIGN ")
     email, sms = lines_of(output, "CHANNEL")
     assert email.split()[:2] == ["email", "closed"]
-    assert f"{NOW + 2 * MINUTE:%H:%M:%S}Z" in email
+    assert f"{NOW + 200 * MINUTE:%H:%M:%S}Z" in email
     assert sms.split()[:2] == ["sms", "open"]
     assert sms.endswith(WHY)
     for moment in (OPEN.since, OPEN.until, NOW - 4 * MINUTE):
