@@ -316,3 +316,10 @@ def test_an_outage_with_failed_probes_is_told_once():
     assert (opened_one.at, opened_one.resolved_at) == (NOW, None)
     assert (closed_one.at, closed_one.resolved_at) == (NOW, now)
     assert (opened_one.reason, closed_one.reason) == ("401", "401")
+
+
+def test_a_batch_that_is_no_probe_says_nothing_about_an_open_circuit():
+    """What was handed off before it opened comes back late: that is no word on the provider now."""
+    known = down(HALF_OPEN, until=NOW + DAY)
+    assert weighed(known, seen(works=True), NOW).circuit == known.circuit
+    assert weighed(known, seen(fails=True), NOW).circuit == known.circuit

@@ -250,3 +250,9 @@ def test_the_place_in_the_queue_is_kept():
     assert again.slot.due_at == given.slot.due_at == NOW - HOUR
     assert again.slot.until == NOW + HOUR + 2 * HOUR
     assert slot().held is None
+
+
+def test_a_bucket_is_refilled_as_it_is_unless_something_is_taken():
+    """Half of the burst of five, two tokens, are there as soon as three are missing at most."""
+    known = full_in(0.4 * SECOND)
+    assert refilled_at(LIMITED, known, NOW) == NOW + 0.1 * SECOND

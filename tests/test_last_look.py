@@ -115,3 +115,9 @@ def test_an_attempt_of_yesterday_is_not_counted():
     """Its own entry is older than a day, and so not among those that were counted."""
     old = entry(MessageStatus.UNKNOWN, recorded_at=NOW - timedelta(days=2))
     assert judged(looked(3, entry=old), DOUBTFUL).kind is ENDS
+
+
+def test_an_attempt_just_a_day_ago_is_counted():
+    """As it is among those that were counted: to the millisecond."""
+    own = entry(MessageStatus.UNKNOWN, recorded_at=NOW - timedelta(days=1))
+    assert judged(looked(3, entry=own), DOUBTFUL) is GOES

@@ -1308,3 +1308,11 @@ class TestTakeOver:
         """Without a message in the slot there is nothing to take over."""
         with pytest.raises(LookupError):
             on_lease_over(awaiting(), None, scene())
+
+
+@pytest.mark.parametrize(("kind", "kept"), [("runaway_guard", True), ("suppressed", False)])
+def test_what_the_agent_wrote_is_kept_of_what_failed(kind, kept):
+    """A `retry` sends it after the runaway guard; who must not be written to is not."""
+    given = writing(awaiting())
+    unsent = come_of(given, kind).conversation.unsent
+    assert unsent == (Unsent(text=given.slot.text, by=given.slot.by, then=STAY) if kept else None)
