@@ -65,19 +65,30 @@ class _Batch:
 async def deliver(engine: Engine, marked: Marked) -> None:
     """Hand off what was marked, and record what came of it."""
     batch = _Batch()
-    campaign = marked.scene.campaign
+    try:
+        await _prepare(engine, marked, batch)
+    except StoreUnavailableError:
+        # Nothing was handed off: to record that spares whoever takes over a doubt.
+        withdrawn = Outcome(kind=OutcomeKind.WITHDRAWN)
+        nothing = _Batch(outcomes=dict.fromkeys(marked.conversations, withdrawn))
+        await _record(engine, marked, nothing)
+        raise
+    if batch.rendered:
+        async with engine.slots.aside():
+            with engine.turns.aside(marked.scene.campaign.id):
+                await _hand_off(engine, marked, batch)
+    await _record(engine, marked, batch)
+    await give_back(engine, batch.permits, batch.unused)
+
+
+async def _prepare(engine: Engine, marked: Marked, batch: _Batch) -> None:
+    """Look, render, and ask the gates: what may not leave has its outcome already."""
     look = await _look(engine, marked, batch)
-    _render(engine, campaign, batch)
+    _render(engine, marked.scene.campaign, batch)
     batch.permits, held = await permit(engine, look.channels, _by_channel(batch), look.now)
     for identity, outcome in held.items():
         batch.outcomes[identity] = outcome
         del batch.rendered[identity]
-    if batch.rendered:
-        async with engine.slots.aside():
-            with engine.turns.aside(campaign.id):
-                await _hand_off(engine, marked, batch)
-    await give_back(engine, batch.permits, batch.unused)
-    await _record(engine, marked, batch)
 
 
 def _by_channel(batch: _Batch) -> Mapping[str, list[Conversation]]:

@@ -5,6 +5,7 @@ import pytest
 import reactor.campaigns
 import reactor.requests
 import reactor.walk
+from reactor.store.protocol import StoreUnavailableError
 from tests.builders import recipient_document, template_document
 from tests.world import world as make_world
 
@@ -142,3 +143,30 @@ async def test_a_campaign_that_cannot_be_worked_on_fails_alone(world, monkeypatc
     answer = await world.submit(other, template=TEMPLATE)
     assert answer["status"] == "accepted"
     assert len(world.handed_off()) == 1
+
+
+@pytest.mark.parametrize("method", ["look", "take_tokens"])
+async def test_what_was_not_handed_off_is_not_in_doubt(
+    mongodb_uri, mongodb_client, database_name, tmp_path, monkeypatch, method
+):
+    """The database is away between mark and hand-off: nothing is held, although the policy is so."""
+    settings = {"CHANNEL_EMAIL_ON_UNKNOWN": "hold", "CHANNEL_EMAIL_RATE": "100/s"}
+    async with make_world(
+        mongodb_uri, mongodb_client, database_name, tmp_path, **settings
+    ) as world:
+        store = type(world.worker.engine.store)
+        there, away = getattr(store, method), [StoreUnavailableError("away")]
+
+        async def called(*args):
+            if away:
+                raise away.pop()
+            return await there(*args)
+
+        monkeypatch.setattr(store, method, called)
+        await world.submit(2, template=TEMPLATE)
+        assert not world.handed_off()
+        for recipient in ("r0", "r1"):
+            slot = world.conversation(recipient)["slot"]
+            assert (slot["state"], slot["uncertain"], slot["attempts"]) == ("reserved", False, 0)
+        await world.pass_time(seconds=2)
+        assert len(world.handed_off()) == 2
