@@ -748,4 +748,5 @@ BROAD = settings(
     deadline=None,
 )
 Machine.TestCase.settings = BROAD
-TestInvariants = Machine.TestCase
+# As much as it does, under coverage and beside other work, it is no hang.
+TestInvariants = pytest.mark.timeout(900)(Machine.TestCase)
