@@ -2,6 +2,7 @@
 
 from collections import Counter
 from contextlib import ExitStack
+from pathlib import Path
 
 import anyio
 from pymongo import AsyncMongoClient
@@ -22,7 +23,9 @@ async def measure(uri, directory):
             beat = {"HEARTBEAT_FILE": f"{file}.heartbeat{number}"}
             stack.enter_context(worker_process(uri, "bench_rate", file, **settings, **beat))
         async with AsyncMongoClient(uri, w="majority", tz_aware=True) as client:
-            await anyio.sleep(3)  # all four are there
+            beats = [Path(f"{file}.heartbeat{number}") for number in range(WORKERS)]
+            while not all(beat.exists() for beat in beats):
+                await anyio.sleep(0.1)
             await client.bench_rate.batch_requests.insert_one(request("rate", RATE * SECONDS))
             tail, seen = Tail(file), Counter()
             while seen.total() < RATE * SECONDS:

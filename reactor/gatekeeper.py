@@ -72,7 +72,8 @@ async def permit(
     for name, waiting in messages.items():
         spec, state = engine.specs.get(name), states.get(name) or ChannelState(id=name)
         ordered = sorted(waiting, key=lambda one: one.slot.due_at if one.slot else now)
-        gate, count = barred(state, now), 0 if barred(state, now) else len(ordered)
+        gate = barred(state, now)
+        count = 0 if gate else len(ordered)
         if count and state.circuit.state is not CircuitState.CLOSED:
             count, gate = min(PROBES, count), _gate(engine, now, WaitingFor.CIRCUIT)
         if count and spec and spec.rate:

@@ -229,8 +229,8 @@ class Settings:
     def shown(self) -> Mapping[str, str]:
         """Give every variable with its effective value, secrets masked."""
         values = {v.name: show(getattr(self, a), v.mask) for a, v in VARIABLES.items()}
-        for name, channel in self.channels.items():
-            owner = f"{PREFIX}{name.upper()}"
+        for channel in self.channels.values():
+            owner = channel.variable
             values[owner] = masked(channel.url)
             for attribute in channel.attributes():
                 suffix = SUFFIXES[attribute]
@@ -290,11 +290,11 @@ def _contradictions(settings: Settings, wrong: Collection[str]) -> dict[str, str
 
 def _wrong_urls(channels: Mapping[str, ChannelSettings]) -> dict[str, str]:
     problems = {}
-    for name, channel in channels.items():
+    for channel in channels.values():
         try:
             make_channel(channel)
         except ValueError as error:
-            variable = f"{PREFIX}{name.upper()}"
+            variable = channel.variable
             known = channel.scheme in CHANNELS
             shown = masked(channel.url) if known else scheme_only(channel.url)
             problems[variable] = f"{variable}='{shown}': {error}{_meant(variable, channels)}"
@@ -303,7 +303,7 @@ def _wrong_urls(channels: Mapping[str, ChannelSettings]) -> dict[str, str]:
 
 def _meant(variable: str, channels: Mapping[str, ChannelSettings]) -> str:
     """Give a hint: a misspelt suffix reads like one more channel."""
-    names = [f"{PREFIX}{name.upper()}" for name in channels]
+    names = [channel.variable for channel in channels.values()]
     known = [f"{name}_{suffix.name}" for name in names for suffix in SUFFIXES.values()]
     alike = difflib.get_close_matches(variable, [*OWN_NAMES, *known], 1, ALIKE)
     return f" (did you mean {alike[0]}?)" if alike else ""

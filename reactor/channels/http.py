@@ -94,7 +94,7 @@ class HttpChannel:
         try:
             answer = await self._post(as_json(hand_off), hand_off.key)
         except PrivateAddressError:
-            switch = _variable(self.settings, "ALLOW_PRIVATE")
+            switch = f"{self.settings.variable}_ALLOW_PRIVATE"
             why = f"the host has a private address, and {switch} is off"
             return Outcome(kind=OutcomeKind.CHANNEL_FAILED, error=why)
         except CertificateError as error:
@@ -163,7 +163,7 @@ def _target(settings: ChannelSettings) -> _Target:
         raise ValueError("expected no fragment: # and what follows it never reach the receiver")
     private = is_local_name(host) if address is None else not is_public(address)
     if private and not settings.allow_private:
-        switch = _variable(settings, "ALLOW_PRIVATE")
+        switch = f"{settings.variable}_ALLOW_PRIVATE"
         raise ValueError(f"expected a public host; {switch}=1 allows private ones")
     return _Target(
         httpcore2.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path),
@@ -189,7 +189,7 @@ def _signers(settings: ChannelSettings) -> Iterator[Webhook]:
     keys = [_key(secret) for secret in settings.secret.split()]
     if not keys or not all(len(key) in SECRET_BYTES for key in keys):
         raise ValueError(
-            f"expected {_variable(settings, 'SECRET')} to be whsec_ and {SECRET_BYTES.start} to"
+            f"expected {settings.variable}_SECRET to be whsec_ and {SECRET_BYTES.start} to"
             f" {SECRET_BYTES.stop - 1} bytes in base64, or two such with a space between"
         )
     yield from (Webhook(key) for key in keys)
@@ -202,10 +202,6 @@ def _key(secret: str) -> bytes:
         return base64.b64decode(found[1] + "==") if found else b""
     except ValueError:
         return b""
-
-
-def _variable(settings: ChannelSettings, suffix: str) -> str:
-    return f"CHANNEL_{settings.name.upper()}_{suffix}"
 
 
 async def _beginning(response: httpcore2.Response) -> bytes:

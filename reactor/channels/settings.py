@@ -138,6 +138,11 @@ class ChannelSettings:
     timeout_seconds: float = 10.0
 
     @property
+    def variable(self) -> str:
+        """Give the variable that the URL was read from; the others begin with it."""
+        return f"{PREFIX}{self.name.upper()}"
+
+    @property
     def scheme(self) -> str:
         return self.url.partition(":")[0].lower()
 

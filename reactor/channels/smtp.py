@@ -53,14 +53,13 @@ class SmtpChannel:
     def __attrs_post_init__(self) -> None:
         sender, url = self.settings.sender, self.settings.unsubscribe_url
         self._server = read_server(self.settings.url)
-        self._sender = mailbox(sender, self._variable("FROM")) if sender else None
+        self._sender = mailbox(sender, f"{self.settings.variable}_FROM") if sender else None
         self._unsubscribe = None
         if url:
-            self._unsubscribe = unsubscribe_template(url, self._variable("UNSUBSCRIBE_URL"))
+            self._unsubscribe = unsubscribe_template(
+                url, f"{self.settings.variable}_UNSUBSCRIBE_URL"
+            )
         self._slots = anyio.Semaphore(self.concurrency)
-
-    def _variable(self, suffix: str) -> str:
-        return f"CHANNEL_{self.name.upper()}_{suffix}"
 
     @property
     def name(self) -> str:
