@@ -49,7 +49,7 @@ def settled(campaign: Campaign, now: datetime) -> Campaign:
     """
     due_at: datetime | None = None
     if campaign.completed_at:
-        pass
+        due_at = campaign.recount_at
     elif not campaign.opened or (campaign.status in ENDED and not campaign.all_closed):
         due_at = campaign.created_at
     elif campaign.status is S.SCHEDULED:
@@ -79,13 +79,23 @@ def _on_time(campaign: Campaign, now: datetime) -> Campaign:
 
 def opened_through(campaign: Campaign, position: object, now: datetime, *, done: bool) -> Campaign:
     """Note how far its conversations have been opened."""
-    return settled(_on_time(evolve(campaign, opened_through=position, opened=done), now), now)
+    return settled(
+        _on_time(evolve(campaign, opened_through=position, opened=done, barred=None), now), now
+    )
 
 
 def completed(
-    campaign: Campaign, counts: Counts, messages: MessageCounts, now: datetime
+    campaign: Campaign,
+    counts: Counts,
+    messages: MessageCounts,
+    now: datetime,
+    recount_at: datetime,
 ) -> Campaign:
-    """End a campaign none of whose conversations is open or unsettled."""
+    """
+    End a campaign none of whose conversations is open or unsettled.
+
+    `recount_at`: when a turn that did not know of the end can write nothing any more.
+    """
     campaign = _unpaused(campaign, now)
     status = campaign.status if campaign.status in ENDED else S.COMPLETED
     campaign = evolve(
@@ -93,15 +103,28 @@ def completed(
         status=status,
         completed_at=now,
         completion_reason=_completion_reason(campaign, counts.by_exit_reason),
+        recount_at=recount_at,
     )
     return settled(counted(campaign, counts, messages, now), now)
 
 
 def counted(campaign: Campaign, counts: Counts, messages: MessageCounts, now: datetime) -> Campaign:
-    """Put a recount on it; how many recipients there are and were rejected stays."""
+    """
+    Put a recount on it; how many recipients there are and were rejected stays.
+
+    `now`: no later than when the recount began.
+    """
     known = campaign.counts
     counts = evolve(counts, recipients=known.recipients, rejected=known.rejected)
-    return evolve(campaign, counts=counts, messages=messages, counted_at=now)
+    campaign = evolve(campaign, counts=counts, messages=messages, counted_at=now)
+    if campaign.recount_at and campaign.recount_at <= now:
+        return settled(evolve(campaign, recount_at=None), now)
+    return campaign
+
+
+def recounted_at(campaign: Campaign, recount_at: datetime, now: datetime) -> Campaign:
+    """Have a completed campaign counted once more: something of it is about to be written."""
+    return settled(evolve(campaign, recount_at=recount_at), now)
 
 
 def retries_over(campaign: Campaign) -> Campaign:
@@ -116,20 +139,19 @@ def closed_all(campaign: Campaign, now: datetime) -> Campaign:
 
 def reopened(campaign: Campaign, now: datetime, until: datetime | None = None) -> Campaign:
     """
-    Make a completed campaign active again.
+    Make a campaign active again if it is completed.
 
-    `until`: it stays so at least for that long, because a conversation is opened after it.
+    `until`: it is not completed before, because a conversation that was closed is about to be open.
     """
-    return settled(
-        evolve(
+    if campaign.status is S.COMPLETED:
+        campaign = evolve(
             campaign,
             status=S.ACTIVE,
             completed_at=None,
             completion_reason=None,
-            open_until=until,
-        ),
-        now,
-    )
+            recount_at=None,
+        )
+    return settled(evolve(campaign, open_until=until), now)
 
 
 def failed(campaign: Campaign, error: str, now: datetime) -> Campaign:

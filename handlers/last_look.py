@@ -24,8 +24,11 @@ STOPPING = frozenset(
     }
 )
 DAY = timedelta(days=1)
-#: Before a message is looked at again that others on their way leave no room for.
+#: Before a message is looked at again that others on their way leave no room for: a second, and
+#: longer the longer it has waited already.
 AGAIN = timedelta(seconds=1)
+AGAIN_SHARE = 1 / 8
+AGAIN_MOST = timedelta(minutes=10)
 CAMPAIGN_STOPPING = frozenset({CampaignUpdateKind.PAUSE, CampaignUpdateKind.CANCEL})
 
 
@@ -95,5 +98,6 @@ def _guarded(conversation: Conversation, slot: Slot, seen: Seen) -> Outcome | No
     if sent + seen.on_their_way >= seen.most_a_day:
         # Others that look at the same time may not go either: each looks again at its own time.
         apart = stable_fraction(slot.key(conversation.id))
-        return Outcome(kind=OutcomeKind.WITHDRAWN, retry_after=AGAIN * (1 + apart))
+        again = max(AGAIN, min((seen.now - slot.due_at) * AGAIN_SHARE, AGAIN_MOST))
+        return Outcome(kind=OutcomeKind.WITHDRAWN, retry_after=again * (1 + apart))
     return None

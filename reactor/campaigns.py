@@ -14,6 +14,7 @@ from reactor.failures import fail
 from reactor.gatekeeper import allowances, closed
 from reactor.inbox import Answers, read_orders
 from reactor.opening import open_chunk
+from reactor.recount import keep_counted
 from reactor.store.protocol import (
     Batch,
     BrokenDocument,
@@ -61,6 +62,12 @@ async def take_turn(engine: Engine, turn: Turn) -> None:
         if opened is None or not opened.opened:
             return
         campaign = opened
+    if campaign.completed_at:
+        counted = await keep_counted(engine, campaign, present.scene, writes=bool(turn.named))
+        if counted is None:
+            engine.turns.name(campaign.id, turn.named)
+            return
+        campaign = counted
     scene = evolve(present.scene, campaign=campaign)
     present = _Present(campaign=campaign, setting=evolve(present.setting, scene=scene))
     if campaign.retry_failed_before:
@@ -277,8 +284,11 @@ async def _complete(engine: Engine, campaign: Campaign) -> None:
     """End a campaign none of whose conversations is open or unsettled."""
     counts, messages = await engine.store.count(campaign.id)
     now = await engine.store.now()
-    if await engine.store.write_campaign(campaign, completed(campaign, counts, messages, now)):
+    recount_at = now + engine.scale.campaign_span(engine.lease_seconds)
+    after = completed(campaign, counts, messages, now, recount_at)
+    if await engine.store.write_campaign(campaign, after):
         engine.changed.forget(campaign.id)
+        engine.turns.due(campaign.id, recount_at)
         logger.bind(campaign_id=campaign.id, conversations=sum(counts.by_status.values())).info(
             "A campaign is over"
         )

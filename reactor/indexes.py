@@ -50,6 +50,7 @@ INDEXES = (
         for inbox in ("batch_requests", "conversation_updates", "campaign_updates")
     ),
     Index(collection="campaigns", keys=("completed_at",), partial={"completed_at": None}),
+    Index(collection="campaigns", keys=("recount_at",), partial={"recount_at": {"$type": "date"}}),
     Index(collection="campaigns", keys=("batch_request_id",)),
     # What is closed and settled has no due time, and is not in it.
     Index(

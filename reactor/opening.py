@@ -1,6 +1,6 @@
 """Opening a campaign: a chunk of its recipients at a time, restartable at any point."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 
 import bson
@@ -30,7 +30,7 @@ from schemas.campaign import Campaign
 from schemas.converter import InvalidDocumentError, read_recipient
 from schemas.documents import CODEC
 from schemas.hand_off import ChannelSpec
-from schemas.ids import AgentId, conversation_id
+from schemas.ids import AgentId, ConversationId, conversation_id
 from schemas.template import Template
 
 #: Recipients of one chunk: bounds memory, and how long the chunk keeps others waiting.
@@ -55,18 +55,13 @@ async def open_chunk(engine: Engine, campaign: Campaign, now: datetime) -> Campa
         gone = failed(campaign, "the batch request was gone before all was opened", now)
         return await store.write_campaign(campaign, gone)
     found, rejected = sort_out(page, campaign.template, engine.specs)
-    keys = {key for one in found for key in one.address_keys}
-    suppressed = await store.suppressed(keys)
-    barred = {
-        index: conversation_id(request, one.recipient.id)
-        for index, one in enumerate(found)
-        if is_suppressed(one.recipient, campaign.template, engine.specs, suppressed)
-    }
-    # Suppressed since, where opening was interrupted: what was opened is not rejected as well.
-    present = await store.campaigns_of(set(barred.values()))
+    decided = await _decided(engine, campaign, found)
+    if decided is None:
+        return None
+    campaign, barred = decided
     opened = []
-    for index, one in enumerate(found):
-        if index in barred and barred[index] not in present:
+    for one in found:
+        if conversation_id(request, one.recipient.id) in barred:
             rejected.append((one.position, one.recipient.id, SUPPRESSED))
         else:
             opened.append(open_conversation(one, campaign, now))
@@ -88,6 +83,29 @@ async def open_chunk(engine: Engine, campaign: Campaign, now: datetime) -> Campa
     if written:
         engine.changed.note(campaign.id)
     return written
+
+
+async def _decided(
+    engine: Engine, campaign: Campaign, found: Sequence[Candidate]
+) -> tuple[Campaign, Collection[ConversationId]] | None:
+    """
+    Decide once which of a chunk are not opened, for they are suppressed.
+
+    The list may change while two workers open the chunk, or before it is opened again: nobody must
+    have a conversation and be rejected as well. None: another worker was faster.
+    """
+    if campaign.barred is not None:
+        return campaign, campaign.barred
+    suppressed = await engine.store.suppressed({key for one in found for key in one.address_keys})
+    barred = tuple(
+        conversation_id(campaign.batch_request_id, one.recipient.id)
+        for one in found
+        if is_suppressed(one.recipient, campaign.template, engine.specs, suppressed)
+    )
+    written = await engine.store.write_campaign(
+        campaign, evolve(campaign, barred=barred), carried=True
+    )
+    return (written, barred) if written else None
 
 
 async def _rejected(

@@ -50,6 +50,8 @@ class Sweep:
             times = [time for time in (due.due_at, due.conversations_due_at) if time]
             if times:
                 turns.due(due.campaign_id, min(times))
+            if due.completed_at:
+                continue
             if due.queued:
                 for watch in engine.watches.values():
                     watch.queued.setdefault(due.campaign_id)

@@ -15,7 +15,6 @@ from reactor.engine import Engine
 from reactor.failures import fail, fail_update
 from reactor.inbox import Answers, read_updates
 from reactor.store.protocol import Applied, Batch, Change, Inbox, RawDocument
-from schemas.campaign import CampaignStatus
 from schemas.conversation import Conversation
 from schemas.message import LedgerEntry
 from schemas.update import ConversationUpdate
@@ -145,10 +144,10 @@ async def _apply(engine: Engine, decided: Sequence[Decided], scene: Scene) -> Ap
     changed = {one.before.id: one for one in decided if one.changed}
     if not changed:
         return Applied(won={})
-    reopens = campaign.status is CampaignStatus.COMPLETED and any(
-        one.step.conversation.is_open and not one.before.is_open for one in changed.values()
+    reopens = any(
+        one.before.due_at is None and one.step.conversation.due_at for one in changed.values()
     )
-    if reopens and not await _reopen(engine, scene):
+    if reopens and not await _keep_open(engine, scene):
         return Applied(won={})
     applied = await engine.store.apply(
         [Change(before=one.before, after=one.step.conversation) for one in changed.values()],
@@ -161,15 +160,20 @@ async def _apply(engine: Engine, decided: Sequence[Decided], scene: Scene) -> Ap
     return applied
 
 
-async def _reopen(engine: Engine, scene: Scene) -> bool:
+async def _keep_open(engine: Engine, scene: Scene) -> bool:
     """
-    Make a completed campaign active before a conversation of it is open again.
+    Keep a campaign from its end, or bring it back, before a conversation of it is open again.
 
-    It stays so for as long as the conversation's write may take, so that nobody completes it in
-    between. False: another worker was faster, and all is to be decided again.
+    It stays so for as long as the conversation's write may take: whoever saw none open, and is about
+    to complete it, loses by its version. False: another worker was faster, and all is to be decided
+    again.
     """
-    active = reopened(scene.campaign, scene.now, scene.lease.until)
-    return await engine.store.write_campaign(scene.campaign, active) is not None
+    until, campaign = scene.lease.until, scene.campaign
+    if campaign.open_until and campaign.open_until >= until and not campaign.completed_at:
+        return True
+    # One lease more, so that many retries cost a write a lease, not one a batch.
+    active = reopened(campaign, scene.now, until + engine.scale.campaign_span(engine.lease_seconds))
+    return await engine.store.write_campaign(campaign, active) is not None
 
 
 def _answer(decided: Sequence[Decided], applied: Applied, answers: Answers) -> None:

@@ -18,13 +18,14 @@ from pymongo.errors import PyMongoError
 import reactor
 from reactor.channels.registry import open_channels
 from reactor.clock import ServerClock, TimeScale, in_campaign_time
-from reactor.counting import Changed, recount
+from reactor.counting import Changed
 from reactor.database import connect, connect_listener
 from reactor.dispatch import Dispatcher, Wake
 from reactor.engine import Engine
 from reactor.heartbeat import Heartbeat
 from reactor.indexes import ensure_indexes
 from reactor.listener import Doorbell, Listener
+from reactor.recount import recount
 from reactor.settings import Settings
 from reactor.slots import Slots
 from reactor.store.mongo import MongoStore

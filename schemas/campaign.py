@@ -6,7 +6,7 @@ from enum import StrEnum
 
 from attrs import Factory, frozen
 
-from schemas.ids import AgentId, CampaignId
+from schemas.ids import AgentId, CampaignId, ConversationId
 from schemas.template import Template
 
 
@@ -82,6 +82,9 @@ class Campaign:
     opened: bool = False
     #: Where opening stands: the index of the next inline recipient, or the last `_id` read.
     opened_through: object = None
+    #: Conversations of the chunk behind that which are not opened, for they are suppressed: decided
+    #: once, for whoever opens it. None: not decided yet.
+    barred: tuple[ConversationId, ...] | None = None
     #: It was ended, and since then all of its conversations were closed.
     all_closed: bool = False
     #: While paused: the status to return to, since when, and until when (None: until `resume`).
@@ -90,7 +93,7 @@ class Campaign:
     paused_until: datetime | None = None
     #: Pauses that are over, added up, in milliseconds.
     paused_total: int = 0
-    #: Not completed before: a conversation of it is about to be open again. None: no matter.
+    #: Not completed before: a conversation that was closed is about to be open. None: no matter.
     open_until: datetime | None = None
     #: Conversations that failed before this time are put back where they stood. None: none.
     retry_failed_before: datetime | None = None
@@ -105,5 +108,7 @@ class Campaign:
     counted_at: datetime | None = None
     #: When the last recount began: what was written before is in it, or will be.
     counting_at: datetime | None = None
+    #: Completed, and to be counted once more: nobody writes to it later without moving this first.
+    recount_at: datetime | None = None
     traceparent: str | None = None
     tracestate: str | None = None

@@ -268,8 +268,6 @@ class Floor:
         self.post = Post(self.store, self.loop)
         self.specs, self.most_a_day = {"email": spec}, most_a_day
         self.batch_size = batch_size
-        #: When a worker last died: what it alone knew is forgotten.
-        self.died_at = NOW
         self.lives = [Life() for _ in range(workers)]
         self.workers = [self.born(life) for life in self.lives]
 
@@ -322,7 +320,6 @@ class Floor:
             ):
                 raise
             self.store.seen.totals["deaths"] += 1
-            self.died_at = self.loop.now()
             self.lives[at] = Life()
             self.workers[at] = self.born(self.lives[at])
 

@@ -13,6 +13,7 @@ from handlers.campaign import (
     counted,
     failed,
     opened_through,
+    recounted_at,
     reopened,
     retries_over,
     settled,
@@ -357,6 +358,8 @@ class TestTime:
         (PAUSED | {"paused_until": END + DAY}, END),
         (PAUSED | {"opened": False}, NOW),
         ({"status": S.COMPLETED} | COMPLETED, None),
+        ({"status": S.COMPLETED, "recount_at": START} | COMPLETED, START),
+        ({"status": S.CANCELLED, "recount_at": NOW - DAY} | COMPLETED, NOW - DAY),
         ({"status": S.CANCELLED}, NOW),
         ({"status": S.CANCELLED, "all_closed": True}, None),
         ({"status": S.CANCELLED, "all_closed": True, "opened": False}, NOW),
@@ -417,6 +420,28 @@ def test_counted():
     )
 
 
+class TestLateCount:
+    """A completed campaign is counted until nothing can be written that was not counted."""
+
+    LATE = evolve(CAMPAIGNS["completed"], recount_at=START, due_at=START)
+
+    def test_put_off(self):
+        """Whoever is about to write something moves the recount behind it."""
+        assert recounted_at(self.LATE, END, NOW) == evolve(self.LATE, recount_at=END, due_at=END)
+        first = recounted_at(CAMPAIGNS["completed"], START, NOW)
+        assert first == self.LATE
+
+    def test_too_early(self):
+        """A recount that began before is good for now, and not the last one."""
+        after = counted(self.LATE, COUNTS, SENT, START - MS)
+        assert (after.recount_at, after.due_at, after.counted_at) == (START, START, START - MS)
+
+    def test_the_last_one(self):
+        """One that began then is the last one."""
+        after = counted(self.LATE, COUNTS, SENT, START)
+        assert (after.recount_at, after.due_at, after.messages) == (None, None, SENT)
+
+
 class TestCompleted:
     @pytest.mark.parametrize(
         ("given", "exits", "reason"),
@@ -436,23 +461,23 @@ class TestCompleted:
     def test_reason(self, given, exits, reason):
         """The first reason that holds is given; what was cancelled or has failed stays so."""
         counts = Counts(by_exit_reason=exits)
-        after = completed(CAMPAIGNS[given], counts, SENT, NOW)
+        after = completed(CAMPAIGNS[given], counts, SENT, NOW, START)
         assert after.completion_reason is reason
         assert after.status == (given if given in {"cancelled", "failed"} else "completed")
 
     def test_too_late(self):
         """A campaign that was not started in time says so, for all that its end was an order's."""
         late = campaign(**TOO_LATE)
-        after = completed(late, Counts(by_exit_reason={"max_duration": 1}), SENT, NOW)
+        after = completed(late, Counts(by_exit_reason={"max_duration": 1}), SENT, NOW, START)
         assert (after.status, after.completion_reason) == (
             S.CANCELLED,
             CompletionReason.TOO_LATE,
         )
 
     def test_is_over(self):
-        """A completed campaign has its counts, and nothing to do; its pause is over, too."""
+        """A completed campaign has its counts, for now; its pause is over, too."""
         before = evolve(CAMPAIGNS["paused"], counts=KNOWN, paused_until=END)
-        assert completed(before, COUNTS, SENT, NOW) == evolve(
+        assert completed(before, COUNTS, SENT, NOW, START) == evolve(
             before,
             status=S.COMPLETED,
             completed_at=NOW,
@@ -461,7 +486,8 @@ class TestCompleted:
             messages=SENT,
             counted_at=NOW,
             paused_total=HOUR_MS,
-            due_at=None,
+            recount_at=START,
+            due_at=START,
             **UNPAUSED,
         )
 
@@ -472,7 +498,7 @@ class TestReopened:
         before = CAMPAIGNS["completed"]
         changes = {"status": S.ACTIVE, "completed_at": None, "completion_reason": None}
         assert reopened(before, NOW) == evolve(before, due_at=END, **changes)
-        again = evolve(before, open_until=START)
+        again = evolve(before, open_until=START, recount_at=START)
         assert reopened(again, NOW) == evolve(before, due_at=END, **changes)
 
     def test_until(self):

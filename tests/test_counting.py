@@ -2,7 +2,8 @@
 
 import pytest
 
-from reactor.counting import INTERVAL_SECONDS, SHARE, SMALL, Changed, recount
+from reactor.counting import INTERVAL_SECONDS, SHARE, SMALL, Changed
+from reactor.recount import recount
 from tests.world import world as make_world
 
 

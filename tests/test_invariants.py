@@ -28,7 +28,7 @@ import reactor.gatekeeper
 import reactor.opening
 import reactor.walk
 from handlers.gates import allowance
-from reactor.counting import ABANDONED_SECONDS
+from reactor.recount import ABANDONED_SECONDS
 from schemas.conversation import MAX_HISTORY
 from schemas.converter import to_document
 from schemas.hand_off import OnUnknown
@@ -563,7 +563,11 @@ class Machine(RuleBasedStateMachine):
 
     def unsettled(self):
         """Give when there is something to do; None: never again."""
-        found = [one for one in self.store.documents("campaigns") if not one["completed_at"]]
+        found = [
+            one
+            for one in self.store.documents("campaigns")
+            if one["due_at"] or not one["completed_at"]
+        ]
         found += [one for one in self.store.documents("conversations") if one["due_at"]]
         for inbox in ("conversation_updates", "campaign_updates", "batch_requests"):
             found += [one for one in self.store.documents(inbox) if one.get("status") is None]
@@ -579,7 +583,7 @@ class Machine(RuleBasedStateMachine):
         for campaign in self.store.documents("campaigns"):
             mine = [one for one in conversations if one["campaign_id"] == campaign["_id"]]
             assert campaign["completed_at"]
-            accounting(database, self.known(campaign), mine)
+            accounting(database, campaign, mine)
             for one in mine:
                 keys(campaign, one, undecided(one, messages))
                 liveness(campaign, one)
@@ -592,13 +596,6 @@ class Machine(RuleBasedStateMachine):
         self.honest(messages)
         self.opted_out()
         self.replayed()
-
-    def known(self, campaign):
-        """Count what came after the completion, where who was to count it again has died."""
-        if campaign["completed_at"] > self.floor.died_at:
-            return campaign
-        _, messages = self.floor.loop.run_until_complete(self.store.count(campaign["_id"]))
-        return campaign | {"messages": to_document(messages)}
 
     def honest(self, messages):
         """I2, I6: what was reserved has an entry; what was taken or recorded as sent stays so."""

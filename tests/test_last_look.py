@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 from attrs import evolve
 
-from handlers.last_look import AGAIN, Seen, verdict
+from handlers.last_look import AGAIN, AGAIN_MOST, Seen, verdict
 from schemas.hand_off import Outcome, OutcomeKind
 from schemas.message import MessageStatus
 from tests.builders import NOW, campaign
@@ -109,6 +109,21 @@ def test_those_that_wait_for_each_other_look_again_at_different_times():
     assert len(set(spans)) == len(spans)
     assert all(AGAIN <= span < 2 * AGAIN for span in spans)
     assert max(spans) - min(spans) > AGAIN / 2
+
+
+@pytest.mark.parametrize(
+    ("waited", "least"),
+    [
+        pytest.param(timedelta(seconds=8), AGAIN, id="at first every second"),
+        pytest.param(timedelta(seconds=16), timedelta(seconds=2), id="then ever less often"),
+        pytest.param(timedelta(hours=1), timedelta(minutes=7.5), id="after an hour"),
+        pytest.param(timedelta(days=1), AGAIN_MOST, id="never less often than that"),
+    ],
+)
+def test_the_longer_it_waits_the_less_often_it_looks(waited, least):
+    """A doubt may last for hours: that is no reason to look every second."""
+    again = judged(looked(2, 1, now=NOW + waited)).retry_after
+    assert least <= again < 2 * least
 
 
 def test_an_attempt_of_yesterday_is_not_counted():

@@ -568,6 +568,7 @@ async def test_unfinished_campaigns_are_listed_with_their_next_times(world):
         "empty": campaign(id="empty"),
         "opening": campaign(id="opening", opened=False),
         "over": campaign(id="over", completed_at=NOW),
+        "counting": campaign(id="counting", completed_at=NOW, recount_at=NOW + HOUR),
     }
     for one in listed.values():
         await world.store.insert_campaign(one)
@@ -586,7 +587,9 @@ async def test_unfinished_campaigns_are_listed_with_their_next_times(world):
         )
     found = {due.campaign_id: due for due in await world.store.unfinished()}
     times = {name: due.conversations_due_at for name, due in found.items()}
-    assert times == {"active": NOW, "paused": NOW + HOUR, "empty": None, "opening": None}
+    none = dict.fromkeys(("empty", "opening", "counting"))
+    assert times == {"active": NOW, "paused": NOW + HOUR, **none}
+    assert [name for name, due in found.items() if due.completed_at] == ["counting"]
     due = found["active"]
     one = listed["active"]
     assert (due.type, due.status, due.due_at) == (one.type, one.status, one.due_at)
@@ -1280,14 +1283,16 @@ def of_one(one):
 
 
 async def test_the_last_look_sees_what_others_have_on_its_way(store):
-    """Of other campaigns, marked `sending`, to a recipient with one of the addresses."""
+    """Of other campaigns, marked `sending` or in doubt, to a recipient with one of the addresses."""
     mine = conversation("r0", slot=slot(state=SlotState.SENDING))
     theirs = slot(state=SlotState.SENDING, channel="post")
     others = [
         evolve(mine, slot=theirs),
         evolve(mine, slot=theirs, status=S.CANCELLED),
         evolve(mine, slot=slot()),
-        evolve(mine, slot=slot(state=SlotState.UNKNOWN)),
+        evolve(mine, slot=slot(uncertain=True, channel="post")),
+        # What is held has an entry, and is counted by that.
+        evolve(mine, slot=slot(state=SlotState.UNKNOWN, uncertain=True)),
         evolve(mine, slot=None),
         conversation("r1", slot=theirs),
     ]
@@ -1295,7 +1300,7 @@ async def test_the_last_look_sees_what_others_have_on_its_way(store):
     assert not await store.insert_conversations([mine, *made])
     look = await store.look(look_order(mine))
     found = OnItsWay(channel="post", address=mine.recipient.address)
-    assert look.others == (found, found)
+    assert look.others == (found, found, found)
 
 
 # -- channels ----------------------------------------------------------------------------------------

@@ -162,9 +162,9 @@ class WitnessedStore(MemoryStore):
             self.seen.channel(before.circuit, after.circuit)
         return written
 
-    async def write_campaign(self, before, after):
+    async def write_campaign(self, before, after, *, carried=False):
         """Write down which campaigns have been completed, whatever became of them later."""
-        written = await super().write_campaign(before, after)
+        written = await super().write_campaign(before, after, carried=carried)
         if written and written.completed_at:
             self.seen.completed.add(written.id)
         return written

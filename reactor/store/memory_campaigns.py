@@ -50,7 +50,13 @@ class MemoryCampaigns(MemoryChannels):
         except InvalidDocumentError as error:
             return broken(RawDocument(stored.raw), error)
 
-    async def write_campaign(self, before: Campaign, after: Campaign) -> Campaign | None:
+    async def write_campaign(
+        self,
+        before: Campaign,
+        after: Campaign,
+        *,
+        carried: bool = False,  # noqa: ARG002
+    ) -> Campaign | None:
         await self._pause()
         stored = self._of("campaigns").get(before.id)
         if stored is None or stored.fields.get("version") != before.version:
@@ -62,7 +68,9 @@ class MemoryCampaigns(MemoryChannels):
     async def unfinished(self) -> tuple[Due, ...]:
         await self._pause()
         listed = []
-        for stored in self._of("campaigns").where(lambda one: one.get("completed_at") is None):
+        for stored in self._of("campaigns").where(
+            lambda one: one.get("completed_at") is None or one.get("recount_at") is not None
+        ):
             paused = stored.fields.get("status") == CampaignStatus.PAUSED
             scope = Scope.LEASES if paused else Scope.DUE
             try:

@@ -250,4 +250,5 @@ def _fields(stored: Stored, change: Change) -> dict[str, Any]:
 
 
 def _may_be_on_its_way(slot: Fields) -> bool:
-    return slot.get("state") == SlotState.SENDING or bool(slot.get("uncertain"))
+    state, uncertain = slot.get("state"), bool(slot.get("uncertain"))
+    return state == SlotState.SENDING or (state == SlotState.RESERVED and uncertain)

@@ -47,8 +47,11 @@ class MongoCampaigns(MongoBase):
         )
 
     @call
-    async def write_campaign(self, before: Campaign, after: Campaign) -> Campaign | None:
-        result = await self._database.campaigns.update_one(
+    async def write_campaign(
+        self, before: Campaign, after: Campaign, *, carried: bool = False
+    ) -> Campaign | None:
+        database = self._carried if carried else self._database
+        result = await database.campaigns.update_one(
             {"_id": before.id, "version": before.version}, patch_between(before, after).update()
         )
         return evolve(after, version=before.version + 1) if result.matched_count else None
@@ -58,10 +61,10 @@ class MongoCampaigns(MongoBase):
         found = await self._aggregate(
             "campaigns",
             [
-                {"$match": {"completed_at": None}},
+                {"$match": {"$or": [{"completed_at": None}, {"recount_at": {"$type": "date"}}]}},
                 {
                     "$project": dict.fromkeys(
-                        ("type", "status", "due_at", "deadline_at", "opened"), 1
+                        ("type", "status", "due_at", "deadline_at", "completed_at", "opened"), 1
                     )
                 },
                 _earliest("due", {"due_at": {"$type": "date"}}, "due_at"),

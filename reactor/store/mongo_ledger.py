@@ -125,11 +125,15 @@ def _got(order: LookOrder) -> Pipeline:
 
 
 def _others(order: LookOrder) -> Pipeline:
-    """Match other campaigns' conversations with one of the addresses and a message maybe on its way."""
+    """
+    Match other campaigns' conversations with one of the addresses and a message maybe on its way.
+
+    One that is held has an entry, and is counted by that.
+    """
     match = {
         "address_keys": {"$in": list(order.address_keys)},
         "slot.state": {"$type": "string"},
-        "$or": [{"slot.state": "sending"}, {"slot.uncertain": True}],
+        "$or": [{"slot.state": "sending"}, {"slot.state": "reserved", "slot.uncertain": True}],
         "campaign_id": {"$ne": order.campaign_id},
     }
     return [{"$match": match}, {"$project": {"recipient.address": 1, "slot.channel": 1}}]

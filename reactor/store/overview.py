@@ -25,7 +25,7 @@ def due_of(
     campaign: Mapping[str, Any], conversations_due_at: object, *, queued: bool = False
 ) -> Due:
     """
-    Read an unfinished campaign. InvalidDocumentError: it cannot be read.
+    Read a campaign. InvalidDocumentError: it cannot be read.
 
     Before all are opened its conversations are not worked on: their time is none of its.
     """

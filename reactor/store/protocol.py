@@ -154,7 +154,7 @@ class Conflict(Enum):
 
 @frozen(kw_only=True)
 class Due:
-    """An unfinished campaign and when it next has work."""
+    """A campaign that has work, or may have, and when."""
 
     campaign_id: CampaignId
     type: str
@@ -162,6 +162,8 @@ class Due:
     #: The campaign's own due time.
     due_at: datetime | None
     deadline_at: datetime
+    #: Over, and only counted once more.
+    completed_at: datetime | None
     #: Its conversations have all been opened.
     opened: bool
     #: Earliest `due_at` of its conversations (in a paused campaign: of slots that are `sending`).
@@ -325,11 +327,17 @@ class Store(Protocol):
     async def sight(self, campaign: CampaignId) -> Sight:
         """Read the server's time, the campaign and all channels in one command."""
 
-    async def write_campaign(self, before: Campaign, after: Campaign) -> Campaign | None:
-        """Write what differs, guarded by `before.version`; the campaign as it now stands, or None."""
+    async def write_campaign(
+        self, before: Campaign, after: Campaign, *, carried: bool = False
+    ) -> Campaign | None:
+        """
+        Write what differs, guarded by `before.version`; the campaign as it now stands, or None.
+
+        `carried`: not waited for on a majority, because a later write is.
+        """
 
     async def unfinished(self) -> tuple[Due, ...]:
-        """List all campaigns without `completed_at` with their next due times; one command."""
+        """List all campaigns that are not over, or not counted, with their due times; one command."""
 
     async def next_due(self, campaign: CampaignId, scope: Scope) -> datetime | None:
         """
