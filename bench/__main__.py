@@ -11,7 +11,7 @@ import anyio
 from rich.console import Console
 from rich.table import Table
 
-from bench import neighbour, rate, reaction, timers
+from bench import fleet, neighbour, rate, reaction, timers
 from reactor.embedded import EmbeddedServerError, embedded_server
 
 PARTS = {
@@ -19,6 +19,7 @@ PARTS = {
     "timers": timers.measure,
     "neighbour": neighbour.measure,
     "rate": rate.measure,
+    "fleet": fleet.measure,
 }
 
 

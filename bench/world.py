@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import anyio
@@ -41,8 +41,8 @@ def request(identity, recipients, template=None, **changes):
 
 
 @contextmanager
-def worker_process(uri, database, file, **settings):
-    """Run `reactor run` as a process of its own, until the block ends."""
+def worker_process(uri, database, file, log=None, **settings):
+    """Run `reactor run` as a process of its own, until the block ends; `log`: what it says."""
     environ = os.environ | {
         "MONGODB_URI": uri,
         "MONGODB_DB": database,
@@ -50,7 +50,10 @@ def worker_process(uri, database, file, **settings):
         "LOG_LEVEL": "WARNING",
         "HEARTBEAT_FILE": f"{file}.heartbeat",
     }
-    process = subprocess.Popen([sys.executable, "-m", "reactor", "run"], env=environ | settings)
+    with ExitStack() as stack:
+        stderr = stack.enter_context(Path(log).open("wb")) if log else None
+        command = [sys.executable, "-m", "reactor", "run"]
+        process = subprocess.Popen(command, env=environ | settings, stderr=stderr)
     try:
         yield process
     finally:

@@ -1,5 +1,6 @@
 """A campaign's turn: its orders, its opening, a batch of its conversations, its end."""
 
+from collections.abc import Mapping
 from datetime import timedelta
 
 from attrs import evolve, frozen
@@ -15,6 +16,7 @@ from reactor.gatekeeper import allowances, closed
 from reactor.inbox import Answers, read_orders
 from reactor.opening import open_chunk
 from reactor.recount import keep_counted
+from reactor.sharing import OVERDUE_SECONDS
 from reactor.store.protocol import (
     Batch,
     BrokenDocument,
@@ -32,6 +34,8 @@ from schemas.campaign import Campaign, CampaignStatus
 S = CampaignStatus
 #: Seconds before a campaign whose turn changed nothing gets another for the same reason.
 PATIENCE_SECONDS = 0.05
+#: Seconds before it is looked at again what a campaign's owner has made of it.
+COME_BACK_SECONDS = 0.5
 #: Seconds before a campaign that cannot be read is looked at again.
 BROKEN_SECONDS = 60.0
 
@@ -53,30 +57,43 @@ async def take_turn(engine: Engine, turn: Turn) -> None:
     present = await _read(engine, turn)
     if present is None:
         return
-    campaign = await _follow_orders(engine, turn, present)
+    campaign = await _prepare(engine, turn, present)
     if campaign is None:
-        engine.turns.name(turn.campaign_id, turn.named)
         return
+    everything = False
     if not campaign.opened:
         opened = await _open(engine, turn, campaign, present)
         if opened is None or not opened.opened:
             return
         campaign = opened
-    if campaign.completed_at:
-        counted = await keep_counted(engine, campaign, present.scene, writes=bool(turn.named))
-        if counted is None:
-            engine.turns.name(campaign.id, turn.named)
-            return
-        campaign = counted
+        # What is opened in one piece is begun in one piece.
+        everything = campaign.recipient_count <= engine.batch_size
     scene = evolve(present.scene, campaign=campaign)
     present = _Present(campaign=campaign, setting=evolve(present.setting, scene=scene))
     if campaign.retry_failed_before:
         await _retry_failed(engine, present)
         engine.turns.name(campaign.id, turn.named)
         return
-    await _work(engine, turn, present)
+    await _work(engine, turn, present, everything=everything)
     if campaign.failures:
         await engine.store.write_campaign(campaign, evolve(campaign, failures=0))
+
+
+async def _prepare(engine: Engine, turn: Turn, present: _Present) -> Campaign | None:
+    """Follow the campaign's orders; None: the turn ends here, and what was named waits."""
+    campaign, now = await _follow_orders(engine, turn, present), present.scene.now
+    if campaign and campaign.completed_at:
+        campaign = await keep_counted(engine, campaign, present.scene, writes=bool(turn.named))
+    if campaign is None:
+        engine.turns.name(turn.campaign_id, turn.named)
+        return None
+    if (campaign.opened and not campaign.retry_failed_before) or engine.share.owns(campaign.id):
+        return campaign
+    # One worker is enough for it: the others see later how far it is.
+    later = now + engine.scale.campaign_span(COME_BACK_SECONDS)
+    engine.turns.due(campaign.id, later)
+    engine.turns.name_later(campaign.id, turn.named, later)
+    return None
 
 
 def scope_of(campaign: Campaign) -> Scope:
@@ -154,46 +171,63 @@ async def _open(
     return after
 
 
-async def _work(engine: Engine, turn: Turn, present: _Present) -> None:
+async def _work(engine: Engine, turn: Turn, present: _Present, *, everything: bool) -> None:
     """Load a batch and take it through; then see when there is work again."""
-    campaign, scene, turns = present.campaign, present.scene, engine.turns
-    scope = scope_of(campaign)
+    campaign, scope, turns = present.campaign, scope_of(present.campaign), engine.turns
+    queued = _queues(engine, present.setting, scope)
+    # One turn of a campaign after the other: what this one loads, the next one leaves out.
+    async with turns.loading(campaign.id):
+        batch = await _load(engine, turn, present, queued, everything=everything)
+        # A broken one has no id that is sure to be one; its failure is noted before long.
+        mine = {conversation.id for conversation in batch.conversations} - turns.in_flight
+        turns.in_flight |= mine
+    try:
+        if batch.full:
+            turns.ready(campaign.id)
+        for name, asked in queued.items():
+            if batch.queued[name] < asked:
+                engine.watches[name].queued.pop(campaign.id, None)
+            elif asked < present.setting.allowed[name].count:
+                turns.ready(campaign.id)
+        # Now, and again when more may be parked: a batch that is slow to be recorded costs no tokens.
+        _come_back_to_gates(engine, present, scope)
+        progressed = await _walk(engine, batch, present)
+    finally:
+        turns.in_flight -= mine
+    _measure(engine, batch, present.scene)
+    _come_back_to_gates(engine, present, scope)
+    if not batch.full:
+        await _rest(engine, present, scope, patient=not progressed)
+
+
+async def _load(
+    engine: Engine,
+    turn: Turn,
+    present: _Present,
+    queued: Mapping[str, int],
+    *,
+    everything: bool,
+) -> Batch:
+    campaign, scene, scope = present.campaign, present.scene, scope_of(present.campaign)
     link = (campaign.traceparent, campaign.tracestate)
     attributes = {"campaign_id": campaign.id, "campaign_type": campaign.type}
     with engine.telemetry.span("load", link=link, attributes=attributes) as note:
-        queued = _queues(engine, present.setting, scope)
         batch = await engine.store.load(
             Order(
                 campaign=campaign,
                 scope=scope,
                 now=scene.now,
                 named=turn.named,
-                exclude=frozenset(turns.in_flight),
+                exclude=frozenset(engine.turns.in_flight),
                 queued=queued,
+                buckets=None if everything else engine.share.buckets,
+                besides=_besides(engine, campaign, scope),
+                besides_since=scene.now - engine.scale.campaign_span(OVERDUE_SECONDS),
                 limit=max(1, engine.batch_size - sum(queued.values())),
             )
         )
         note(conversations=len(batch.conversations), updates=len(batch.updates))
-    # A broken one has no id that is sure to be one; its failure is noted before long.
-    mine = {conversation.id for conversation in batch.conversations} - turns.in_flight
-    if batch.full:
-        turns.ready(campaign.id)
-    for name, asked in queued.items():
-        if batch.queued[name] < asked:
-            engine.watches[name].queued.pop(campaign.id, None)
-        elif asked < present.setting.allowed[name].count:
-            turns.ready(campaign.id)
-    # Now, and again when more may be parked: a batch that is slow to be recorded costs no tokens.
-    _come_back_to_gates(engine, present, scope)
-    turns.in_flight |= mine
-    try:
-        progressed = await _walk(engine, batch, present)
-    finally:
-        turns.in_flight -= mine
-    _measure(engine, batch, scene)
-    _come_back_to_gates(engine, present, scope)
-    if not batch.full:
-        await _rest(engine, present, scope, patient=not progressed)
+    return batch
 
 
 def _queues(engine: Engine, setting: Setting, scope: Scope) -> dict[str, int]:
@@ -207,6 +241,14 @@ def _queues(engine: Engine, setting: Setting, scope: Scope) -> dict[str, int]:
         for name, allowed in setting.allowed.items()
         if allowed.count and campaign_id in engine.watches[name].queued
     }
+
+
+def _besides(engine: Engine, campaign: Campaign, scope: Scope) -> frozenset[int]:
+    """Say what else to look at when one's own is done: what others were too slow for."""
+    if scope is Scope.UNSETTLED and engine.share.owns(campaign.id):
+        # Somebody has to see that all are closed.
+        return engine.share.rest
+    return engine.share.next_in_line
 
 
 def _come_back_to_gates(engine: Engine, present: _Present, scope: Scope) -> None:
@@ -264,19 +306,23 @@ async def _rest(engine: Engine, present: _Present, scope: Scope, *, patient: boo
         # What was open may be closed now, and what was over may be open again: look once more.
         turns.ready(campaign.id)
         return
-    if scope is Scope.UNSETTLED and not turns.in_flight:
+    owns = engine.share.owns(campaign.id)
+    if scope is Scope.UNSETTLED and owns and not turns.in_flight:
         campaign = (
             await engine.store.write_campaign(campaign, closed_all(campaign, now)) or campaign
         )
-    next_due = await engine.store.next_due(campaign.id, scope)
+    buckets = engine.share.buckets
+    next_due = await engine.store.next_due(campaign.id, scope, buckets)
     if next_due is None and campaign.completed_at is None:
-        unsettled = scope is not Scope.DUE and await engine.store.next_due(campaign.id, Scope.DUE)
+        of_all = scope is Scope.DUE and buckets is None
+        unsettled = not of_all and await engine.store.next_due(campaign.id, Scope.DUE)
         if not unsettled and not campaign.open_until:
             await _complete(engine, campaign)
             return
     times = [time for time in (next_due, campaign.due_at) if time]
     if times:
-        earliest = now + engine.scale.campaign_span(PATIENCE_SECONDS)
+        patience = PATIENCE_SECONDS if owns else COME_BACK_SECONDS
+        earliest = now + engine.scale.campaign_span(patience)
         turns.due(campaign.id, max(min(times), earliest if patient else now))
 
 

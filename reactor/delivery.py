@@ -229,7 +229,7 @@ async def _hand_off_each(
         async with watch.limiter:
             # In one step with the hand-off: with less of the lease left, it is the take-over's,
             # and a token is good for its second only.
-            if engine.clock.monotonic() <= min(latest, tokens_until):
+            if engine.clock.monotonic() <= min(latest, tokens_until, engine.slots.begin_until):
                 outcome = await _handed_off(engine, marked, batch.rendered[conversation.id], watch)
                 batch.tried.setdefault(name, []).append((conversation.address_keys[0], outcome))
             else:

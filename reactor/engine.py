@@ -9,6 +9,7 @@ from attrs import frozen
 from handlers.scene import Lease, Scene
 from reactor.clock import ServerClock, TimeScale
 from reactor.counting import Changed
+from reactor.sharing import Share
 from reactor.slots import Slots
 from reactor.store.protocol import Store
 from reactor.telemetry import Telemetry
@@ -29,6 +30,7 @@ class Engine:
     specs: Mapping[str, ChannelSpec]
     turns: Turns
     slots: Slots
+    share: Share
     changed: Changed
     telemetry: Telemetry
     batch_size: int

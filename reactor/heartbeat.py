@@ -46,6 +46,10 @@ class Heartbeat:
             self.touch()
             await anyio.sleep(INTERVAL_SECONDS)
 
+    def is_alive(self) -> bool:
+        """Say whether every part has moved within its limit."""
+        return not self._late()
+
     def touch(self) -> None:
         """Touch the file, if no part is late; who is late is logged once."""
         late = self._late()

@@ -13,6 +13,8 @@ class Index:
     collection: str
     keys: tuple[str, ...]
     unique: bool = False
+    #: Seconds after which the server removes what has this date.
+    expires: int | None = None
     partial: Mapping[str, Any] = Factory(dict)
 
     @property
@@ -21,6 +23,8 @@ class Index:
 
     def model(self) -> IndexModel:
         options: dict[str, Any] = {"unique": True} if self.unique else {}
+        if self.expires is not None:
+            options["expireAfterSeconds"] = self.expires
         if self.partial:
             options["partialFilterExpression"] = dict(self.partial)
         return IndexModel([(key, ASCENDING) for key in self.keys], name=self.name, **options)
@@ -55,7 +59,7 @@ INDEXES = (
     # What is closed and settled has no due time, and is not in it.
     Index(
         collection="conversations",
-        keys=("campaign_id", "due_at"),
+        keys=("campaign_id", "due_at", "bucket"),
         partial={"due_at": {"$type": "date"}},
     ),
     Index(
@@ -66,7 +70,7 @@ INDEXES = (
     # Parked at a channel's gate, in the order in which it fell due.
     Index(
         collection="conversations",
-        keys=("campaign_id", "slot.channel", "slot.due_at"),
+        keys=("campaign_id", "slot.channel", "slot.due_at", "bucket"),
         partial={"slot.held": {"$type": "string"}},
     ),
     # On its way, or in doubt, to whom: for the runaway guard.
@@ -88,6 +92,8 @@ INDEXES = (
     Index(collection="messages", keys=("address", "recorded_at", "status")),
     Index(collection="suppressions", keys=("checked",), partial={"checked": None}),
     Index(collection="rejected_recipients", keys=("batch_request_id", "index")),
+    # Who died long ago is of no interest.
+    Index(collection="workers", keys=("seen_at",), expires=86_400),
 )
 
 COLLECTIONS = (

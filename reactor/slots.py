@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from math import inf
 
 import anyio
 from attrs import define, field
@@ -12,6 +13,8 @@ class Slots:
     total: int
     #: Called when one is free.
     wake: Callable[[], None]
+    #: No hand-off is begun after these monotonic seconds: the worker stops.
+    begin_until: float = inf
     _used: int = field(default=0, init=False)
     _returning: int = field(default=0, init=False)
     _freed: anyio.Event = field(factory=anyio.Event, init=False)

@@ -5,6 +5,7 @@ from collections import Counter
 from attrs import define, field
 
 from reactor.engine import Engine
+from reactor.sharing import OVERDUE_SECONDS
 from reactor.store.protocol import Hint, Inbox
 from reactor.store.raw import glance
 from schemas.address import key_problem
@@ -85,7 +86,19 @@ class Sweep:
 
 
 def announce(engine: Engine, inbox: Inbox, hint: Hint) -> None:
-    """Have a document looked at: whoever found it."""
+    """Have a document looked at, whoever found it; by its owner first."""
+    if engine.share.is_ours(hint):
+        look_at(engine, inbox, hint)
+        return
+    engine.share.leave(inbox, hint)
+    now = engine.clock.now()
+    if hint.campaign_id and now:
+        # What its owner makes of it may be work for all.
+        engine.turns.due(hint.campaign_id, now + engine.scale.campaign_span(OVERDUE_SECONDS))
+
+
+def look_at(engine: Engine, inbox: Inbox, hint: Hint) -> None:
+    """Have a document looked at by this worker."""
     if inbox is Inbox.BATCH_REQUESTS:
         engine.turns.request(hint.raw_id)
     elif hint.campaign_id is not None:

@@ -61,6 +61,9 @@ class Telemetry:
         self._shutdowns = tuple(shutdowns)
         self._campaign_types: set[str] = set()
         self._active: Mapping[str, int] = {}
+        #: Conversations since the start: decided, and decided in vain.
+        self.decided = 0
+        self.wasted = 0
         self._counters: dict[str, Counter] = {}
         self._histograms: dict[str, Histogram] = {}
         self._make_instruments(meter_provider or NoOpMeterProvider())
@@ -133,7 +136,13 @@ class Telemetry:
         self._active = active
 
     def processed(self, campaign_type: str, conversations: int) -> None:
+        self.decided += conversations
         self._count("reactor.conversations.processed", conversations, campaign_type=campaign_type)
+
+    def lost(self, campaign_type: str, conversations: int) -> None:
+        """Count decisions that came too late: somebody else had written meanwhile."""
+        self.wasted += conversations
+        self._count("reactor.conversations.wasted", conversations, campaign_type=campaign_type)
 
     def sent(self, campaign_type: str, *, channel: str, outcome: str, seconds: float) -> None:
         """Count a hand-off, whatever came of it."""

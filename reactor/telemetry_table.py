@@ -83,6 +83,12 @@ METRICS: Mapping[str, MetricDoc] = {
         description="Conversations that were loaded, decided and written.",
         attributes=("campaign_type",),
     ),
+    "reactor.conversations.wasted": MetricDoc(
+        kind="counter",
+        unit="{conversation}",
+        description="Decisions that came to nothing: another worker had written first.",
+        attributes=("campaign_type",),
+    ),
     "reactor.sends": MetricDoc(
         kind="counter",
         unit="{message}",
@@ -167,6 +173,8 @@ LOG_KEYS: Mapping[str, str] = {
     "conversations": "how many there are, or how many it is about",
     "messages": "how many it is about",
     "inbox": "the collection of a document that somebody else wrote",
+    "workers": "how many live",
+    "wasted": "decisions that came to nothing, of so many `conversations`",
     "failures": "how often it has failed, in a row",
     "code": "of the server, why a change stream ended",
     "backoff_seconds": "how long the database is left alone",

@@ -7,8 +7,8 @@ without I/O; the dispatcher asks it, the listener, the timer and the sweep tell 
 
 import heapq
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime
 
 import anyio
@@ -62,6 +62,7 @@ class Turns:
     _requests: dict[bytes, RawDocument] = field(factory=dict)
     _updates: dict[bytes, Hint] = field(factory=dict)
     _held: int = 0
+    _loading: dict[CampaignId, anyio.Lock] = field(factory=dict)
 
     # -- told ------------------------------------------------------------------------------------
     def request(self, raw_id: RawDocument) -> None:
@@ -182,6 +183,17 @@ class Turns:
             yield
         finally:
             self._running[campaign_id] += 1
+
+    @asynccontextmanager
+    async def loading(self, campaign_id: CampaignId) -> AsyncIterator[None]:
+        """One at a time: what a turn loads, the campaign's next one leaves out as in flight."""
+        lock = self._loading.setdefault(campaign_id, anyio.Lock())
+        try:
+            async with lock:
+                yield
+        finally:
+            if not (lock.locked() or lock.statistics().tasks_waiting):
+                self._loading.pop(campaign_id, None)
 
     def _release(self, campaign_id: CampaignId) -> None:
         self._running[campaign_id] -= 1

@@ -200,6 +200,7 @@ def _name_what_waits(
         if one.changed and one.before.id not in (applied.won.keys() | applied.refused.keys())
     ]
     if lost:
+        engine.telemetry.lost(scene.campaign.type, len(lost))
         engine.turns.name(scene.campaign.id, lost)
     waiting = [one.before.id for one in decided if len(one.step.answers) < len(one.updates)]
     at = scene.now + engine.scale.campaign_span(WAIT_SECONDS)

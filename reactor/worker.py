@@ -25,8 +25,10 @@ from reactor.engine import Engine
 from reactor.heartbeat import Heartbeat
 from reactor.indexes import ensure_indexes
 from reactor.listener import Doorbell, Listener
+from reactor.membership import Membership, SecondLook
 from reactor.recount import recount
 from reactor.settings import Settings
+from reactor.sharing import Share
 from reactor.slots import Slots
 from reactor.store.mongo import MongoStore
 from reactor.store.protocol import Hint, Inbox, StoreUnavailableError
@@ -49,6 +51,8 @@ EXIT_FAILED = 1
 
 @frozen(kw_only=True)
 class Worker:
+    #: Unique for each start.
+    identity: str
     settings: Settings
     engine: Engine
     wake: Wake
@@ -70,8 +74,12 @@ class Worker:
         heartbeat = Heartbeat(self.settings.heartbeat_file)
         dispatcher = self._dispatcher(heartbeat.part("dispatch", PART_SECONDS))
         opened, sweep = anyio.Event(), Sweep(self.engine)
+        membership = Membership(self.engine, self.identity, heartbeat.is_alive)
+        await membership.beat()
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(heartbeat.run)
+            tasks.start_soon(membership.run)
+            tasks.start_soon(SecondLook(self.engine).run)
             if self.listening is not None:
                 doorbell = self._doorbell(sweep, opened, heartbeat)
                 tasks.start_soon(Listener(self.listening, doorbell).run)
@@ -82,7 +90,7 @@ class Worker:
             tasks.start_soon(self._count)
             if signals:
                 tasks.start_soon(_stop_on_signal, stop)
-            await self._dispatch(dispatcher, stop)
+            await self._dispatch(dispatcher, membership, stop)
             tasks.cancel_scope.cancel()
         with anyio.CancelScope(shield=True):
             await self._recount(everything=True)
@@ -110,15 +118,23 @@ class Worker:
             restarted=self.engine.telemetry.stream_restarted,
         )
 
-    async def _dispatch(self, dispatcher: Dispatcher, stop: anyio.Event) -> None:
+    async def _dispatch(
+        self, dispatcher: Dispatcher, membership: Membership, stop: anyio.Event
+    ) -> None:
         """Dispatch until `stop`, and for as long as the grace lasts what was begun then."""
+        grace = self.settings.shutdown_grace_seconds
         async with anyio.create_task_group() as tasks:
 
             async def end() -> None:
                 await stop.wait()
                 logger.info("The worker stops: what was begun ends first")
                 self.wake()
-                await anyio.sleep(self.settings.shutdown_grace_seconds)
+                # What cannot end within the grace is given back instead of being begun.
+                rest = max(0.0, grace - self.settings.channel_timeout_seconds)
+                self.engine.slots.begin_until = self.engine.clock.monotonic() + rest
+                with anyio.move_on_after(grace):
+                    await membership.leave()
+                    await anyio.sleep(grace)
                 logger.warning("The grace is over: what is left is taken over later")
                 tasks.cancel_scope.cancel()
 
@@ -190,7 +206,10 @@ async def run(settings: Settings, *, once: bool = False, stop: anyio.Event | Non
             await worker.run_once()
         else:
             await worker.run(stop or anyio.Event(), signals=stop is None)
-    logger.info("The worker has stopped")
+        telemetry = worker.engine.telemetry
+    logger.bind(conversations=telemetry.decided, wasted=telemetry.wasted).info(
+        "The worker has stopped"
+    )
     return 0
 
 
@@ -228,6 +247,7 @@ async def assemble(
             wake=wake,
         ),
         slots=Slots(total=settings.worker_threads, wake=wake),
+        share=Share(),
         changed=Changed(),
         telemetry=telemetry,
         batch_size=settings.max_conversations_per_batch,
@@ -244,6 +264,7 @@ async def assemble(
         batches=settings.worker_threads,
     ).info("The worker starts")
     return Worker(
+        identity=identity,
         settings=settings,
         engine=engine,
         wake=wake,

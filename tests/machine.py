@@ -17,7 +17,9 @@ from reactor.clock import ServerClock, TimeScale
 from reactor.counting import Changed
 from reactor.dispatch import Wake
 from reactor.engine import Engine
+from reactor.membership import Membership
 from reactor.settings import load_settings
+from reactor.sharing import Share
 from reactor.slots import Slots
 from reactor.store.protocol import StoreUnavailableError
 from reactor.telemetry import Telemetry
@@ -258,7 +260,7 @@ class Watchful(Telemetry):
 class Floor:
     """Where the workers work."""
 
-    def __init__(self, *, policy, batch_size, workers, pace=(None, 1), most_a_day=50):
+    def __init__(self, *, policy, batch_size, workers, pace=(None, 1), most_a_day=50, shared=False):
         self.loop = Loop()
         rate, burst = pace
         spec = ChannelSpec(
@@ -267,7 +269,9 @@ class Floor:
         self.store = WitnessedStore(self.loop.now, self.loop.gate, Limits(spec, most_a_day))
         self.post = Post(self.store, self.loop)
         self.specs, self.most_a_day = {"email": spec}, most_a_day
-        self.batch_size = batch_size
+        self.batch_size, self.shared = batch_size, shared
+        #: How many workers were ever started.
+        self.started = 0
         self.lives = [Life() for _ in range(workers)]
         self.workers = [self.born(life) for life in self.lives]
 
@@ -285,6 +289,7 @@ class Floor:
             specs=self.specs,
             turns=turns,
             slots=Slots(total=2, wake=wake),
+            share=Share(self.loop.time),
             changed=Changed(self.loop.time),
             telemetry=Watchful(self.store.seen),
             batch_size=self.batch_size,
@@ -292,7 +297,14 @@ class Floor:
             channel_timeout_seconds=10.0,
             max_messages_per_recipient_per_day=self.most_a_day,
         )
-        return Worker(settings=load_settings(ENVIRON), engine=engine, wake=wake, listening=None)
+        self.started += 1
+        return Worker(
+            identity=f"w{self.started}",
+            settings=load_settings(ENVIRON),
+            engine=engine,
+            wake=wake,
+            listening=None,
+        )
 
     def work(self, shifts, seed=0):
         """Let workers work at the same time, in an order that follows from the seed."""
@@ -310,8 +322,11 @@ class Floor:
         life = self.lives[at]
         life.begin(shift)
         await asyncio.sleep(shift.delay)
+        worker = self.workers[at]
         try:
-            await self.workers[at].run_once()
+            if self.shared:
+                await Membership(worker.engine, worker.identity, lambda: True).beat()
+            await worker.run_once()
         except StoreUnavailableError:
             self.store.seen.totals["unavailable"] += 1
         except (CrashError, BaseExceptionGroup) as error:

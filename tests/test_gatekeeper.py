@@ -13,6 +13,7 @@ from reactor.clock import ServerClock, TimeScale
 from reactor.counting import Changed
 from reactor.engine import Engine
 from reactor.gatekeeper import BUSY_SECONDS, RACES, allowances, closed, learn, permit, too_slow
+from reactor.sharing import Share
 from reactor.slots import Slots
 from reactor.store.memory import MemoryStore
 from reactor.telemetry import Telemetry
@@ -127,6 +128,7 @@ def gatehouse(spec=None, store=None, ahead=None, most=100):
         specs={spec.name: spec},
         turns=Turns(max_campaigns=1, batch_size=10, wake=list),
         slots=Slots(total=1, wake=list),
+        share=Share(),
         changed=Changed(),
         telemetry=Told(),
         batch_size=10,

@@ -1,6 +1,7 @@
 """Every query of the store is a scan of an index, and the indexes come to be and are kept."""
 
 from datetime import timedelta
+from itertools import product
 
 import bson
 import pytest
@@ -128,6 +129,7 @@ async def use_everything(store):
     now, one = NOW, campaign()
     for inbox in Inbox:
         await store.unanswered(inbox, now=now, limit=100)
+        await store.waiting(inbox, [RawDocument(bson.encode({"_id": "w1"}))])
         await store.read(inbox, [RawDocument(bson.encode({"_id": n})) for n in ("w1", "w2")])
         await store.answer(
             inbox, [(RawDocument(bson.encode({"_id": n})), {"a": 1}) for n in (1, 2)]
@@ -152,8 +154,10 @@ async def use_everything(store):
     await store.unfinished()
     await store.count(one.id)
     await store.failed_before(one.id, now, now=now, limit=10)
-    for scope in Scope:
-        await store.next_due(one.id, scope)
+    await store.beat("w", gone_seconds=4)
+    await store.leave("w")
+    for scope, buckets in product(Scope, (None, frozenset(range(0, 256, 2)))):
+        await store.next_due(one.id, scope, buckets)
         for exclude in (frozenset(), frozenset({known})):
             await store.load(
                 Order(
@@ -163,6 +167,9 @@ async def use_everything(store):
                     named=frozenset({conversation("r7").id}),
                     exclude=exclude,
                     queued={"email": 5} if scope is Scope.DUE else {},
+                    buckets=buckets,
+                    besides=frozenset(range(1, 256, 2)) if buckets else frozenset(),
+                    besides_since=now,
                     limit=20,
                 )
             )
@@ -321,9 +328,12 @@ async def test_names_are_unique_in_a_collection():
 async def test_an_index_that_is_gone_is_made_again(database):
     """Somebody dropped it."""
     await ensure_indexes(database)
-    await database.conversations.drop_index("campaign_id_due_at")
+    await database.conversations.drop_index("campaign_id_due_at_bucket")
     (missing,) = await missing_indexes(database)
-    assert (missing.collection, missing.keys) == ("conversations", ("campaign_id", "due_at"))
+    assert (missing.collection, missing.keys) == (
+        "conversations",
+        ("campaign_id", "due_at", "bucket"),
+    )
     assert await ensure_indexes(database) == (missing,)
 
 

@@ -203,16 +203,18 @@ class Machine(RuleBasedStateMachine):
         batch_size=st.sampled_from([50, 2]),
         pace=PACES,
         most_a_day=st.sampled_from([50, 50, 50, 2]),
+        shared=st.booleans(),
         wish=WISHES,
     )
-    def begin(self, policy, batch_size, pace, most_a_day, wish):
-        """Three workers, and a first request."""
+    def begin(self, policy, batch_size, pace, most_a_day, shared, wish):
+        """Three workers, who share the conversations or not, and a first request."""
         self.floor = Floor(
             policy=policy,
             batch_size=batch_size,
             workers=3,
             pace=self.pace or pace,
             most_a_day=self.most_a_day or most_a_day,
+            shared=shared,
         )
         self.store, self.seen = self.floor.store, self.floor.store.seen
         self.submit(wish=wish, more=[], delay=None, when=0)

@@ -773,6 +773,88 @@ async def test_loading_an_ended_campaign(store):
     assert names(batch.conversations) == ["in-flight", "paused", "open"]
 
 
+class TestBuckets:
+    MINE, NEXT, OTHERS = frozenset({1, 2}), frozenset({3}), frozenset({4})
+
+    async def fill(self, store, **changes):
+        """Insert a due conversation of each of five buckets, in the order of the buckets."""
+        await store.insert_conversations(
+            [
+                conversation(f"r{n}", bucket=n, due_at=NOW - HOUR + n * MINUTE, **changes)
+                for n in range(1, 6)
+            ]
+        )
+
+    async def loaded(self, store, scope=Scope.DUE, **changes):
+        """Load a batch; the buckets of what was found."""
+        batch = await store.load(order(scope, **changes))
+        return [one.bucket for one in batch.conversations], batch.full
+
+    async def test_loading_of_some_buckets(self, store):
+        """Only those, most overdue first; what was asked for by name comes from any."""
+        await self.fill(store)
+        assert await self.loaded(store) == ([1, 2, 3, 4, 5], False)
+        assert await self.loaded(store, buckets=self.MINE) == ([1, 2], False)
+        assert await self.loaded(store, buckets=frozenset()) == ([], False)
+        named = frozenset({conversation("r5").id})
+        assert await self.loaded(store, buckets=self.MINE, named=named) == ([1, 2, 5], False)
+
+    async def test_loading_others_besides(self, store):
+        """Only with room left, after one's own, and only what has been due for so long."""
+        await self.fill(store)
+        besides = {"buckets": self.MINE, "besides": self.NEXT | self.OTHERS}
+        since = NOW - HOUR + 3 * MINUTE
+        assert await self.loaded(store, **besides) == ([1, 2, 4, 3], False)
+        assert await self.loaded(store, **besides, besides_since=since) == ([1, 2, 3], False)
+        assert await self.loaded(store, **besides, limit=3) == ([1, 2, 4], True)
+        assert await self.loaded(store, **besides, limit=2) == ([1, 2], True)
+
+    async def test_loading_an_ended_campaign(self, store):
+        """Every open one, of these buckets and then of those."""
+        await self.fill(store)
+        found = await self.loaded(
+            store, Scope.UNSETTLED, buckets=self.OTHERS, besides=self.MINE, besides_since=NOW - DAY
+        )
+        assert found == ([4, 2, 1], False)
+
+    async def test_loading_what_is_parked(self, store):
+        """Of a queue, too, only one's own."""
+        await self.fill(store, slot=slot(held=WaitingFor.RATE_LIMIT, until=NOW + DAY))
+        found = await store.load(
+            order(Scope.NAMED, buckets=self.MINE, queued={"email": 5}),
+        )
+        assert sorted(one.bucket for one in found.conversations) == [1, 2]
+
+    async def test_the_next_due_time(self, store):
+        """Of those buckets; None: of all."""
+        await self.fill(store)
+        assert await store.next_due(CAMPAIGN, Scope.DUE, self.NEXT) == NOW - HOUR + 3 * MINUTE
+        assert await store.next_due(CAMPAIGN, Scope.DUE, frozenset({9})) is None
+        assert await store.next_due(CAMPAIGN, Scope.DUE) == NOW - HOUR + MINUTE
+
+
+async def test_who_lives_by_the_server_s_clock(store):
+    """Whoever gave a sign of life not long ago, and has not left."""
+    assert await store.beat("a", gone_seconds=100) == {"a"}
+    assert await store.beat("b", gone_seconds=100) == {"a", "b"}
+    assert await store.beat("a", gone_seconds=100) == {"a", "b"}
+    await store.leave("b")
+    assert await store.beat("a", gone_seconds=100) == {"a"}
+    await store.leave("nobody")
+    assert await store.beat("b", gone_seconds=0) == frozenset()
+
+
+@pytest.mark.parametrize("inbox", Inbox)
+async def test_what_still_waits(world, inbox):
+    """Of these documents, those without an answer; also such as cannot be decoded."""
+    await world.put(inbox, {"_id": "waits"}, {"_id": "answered", "status": "applied"})
+    await world.put(inbox, not_utf8({"_id": "broken"}))
+    ids = [bson.encode({"_id": name}) for name in ("waits", "answered", "gone")]
+    raws = [RawDocument(each) for each in (*ids, not_utf8({"_id": "broken"}))]
+    assert set(await world.store.waiting(inbox, raws)) == {raws[0], raws[3]}
+    assert await world.store.waiting(inbox, []) == ()
+
+
 async def test_loading_leaves_aside_what_is_broken(world):
     """No BSON, or none of ours: each with its problem, beside those that can be read."""
     document = to_document(conversation("bad")) | {"last_error": "broken"}

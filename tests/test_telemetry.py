@@ -168,6 +168,7 @@ def test_every_metric(watched):
     telemetry = watched.telemetry
     telemetry.set_active({"renewal": 2, "welcome": 1})
     telemetry.processed("renewal", 40)
+    telemetry.lost("renewal", 3)
     telemetry.sent("renewal", channel="email", outcome="sent", seconds=0.02)
     telemetry.advanced("renewal", "replied")
     telemetry.advanced("renewal", "replied", 2)

@@ -16,6 +16,8 @@ def hint_of(inbox: Inbox, document: Mapping[str, object], raw_id: bytes) -> Hint
             return Hint(raw_id=raw, conversation_id=ids.ConversationId(conversation))
         if isinstance(request, ids.AgentId.__value__) and isinstance(recipient, str):
             return Hint(raw_id=raw, conversation_id=ids.conversation_id(request, recipient))
+    if inbox is Inbox.BATCH_REQUESTS and isinstance(document["_id"], ids.AgentId.__value__):
+        return Hint(raw_id=raw, campaign_id=ids.campaign_id(document["_id"]))
     if inbox is Inbox.CAMPAIGN_UPDATES:
         campaign = document.get("campaign_id")
         if isinstance(campaign, str):

@@ -2,9 +2,10 @@
 
 from reactor.store.memory_conversations import MemoryConversations
 from reactor.store.memory_inbox import MemoryInbox
+from reactor.store.memory_members import MemoryMembers
 
 
-class MemoryStore(MemoryInbox, MemoryConversations):
+class MemoryStore(MemoryInbox, MemoryConversations, MemoryMembers):
     """
     Keeps the contract of `reactor.store.protocol.Store` as long as the process lives.
 

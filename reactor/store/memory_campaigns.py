@@ -84,12 +84,20 @@ class MemoryCampaigns(MemoryChannels):
                 continue
         return tuple(listed)
 
-    async def next_due(self, campaign: CampaignId, scope: Scope) -> datetime | None:
+    async def next_due(
+        self, campaign: CampaignId, scope: Scope, buckets: frozenset[int] | None = None
+    ) -> datetime | None:
         await self._pause()
-        return None if scope is Scope.NAMED else self._next(campaign, scope)
+        return None if scope is Scope.NAMED else self._next(campaign, scope, buckets)
 
-    def _next(self, campaign: CampaignId, scope: Scope) -> datetime | None:
-        times = (time_of(stored.fields, scope) for stored in self._conversations_of(campaign))
+    def _next(
+        self, campaign: CampaignId, scope: Scope, buckets: frozenset[int] | None = None
+    ) -> datetime | None:
+        times = (
+            time_of(stored.fields, scope)
+            for stored in self._conversations_of(campaign)
+            if is_in(buckets, stored.fields)
+        )
         return min((time for time in times if time), default=None)
 
     def _conversations_of(self, campaign: CampaignId) -> list[Stored]:
@@ -124,6 +132,10 @@ class MemoryCampaigns(MemoryChannels):
             counts_of((dict(zip(names, key, strict=True)), n) for key, n in conversations.items()),
             message_counts_of(({"status": status}, n) for status, n in messages.items()),
         )
+
+
+def is_in(buckets: frozenset[int] | None, fields: Fields) -> bool:
+    return buckets is None or fields.get("bucket") in buckets
 
 
 def time_of(fields: Fields, scope: Scope) -> datetime | None:

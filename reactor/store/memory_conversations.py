@@ -10,9 +10,9 @@ from attrs import evolve
 from reactor.store.base import read_each
 from reactor.store.ledgering import GOT, merged, noted_problem, other, read_unanswered, stub
 from reactor.store.memory_base import earliest, is_about, is_unanswered, raws_of
-from reactor.store.memory_campaigns import MemoryCampaigns, time_of
+from reactor.store.memory_campaigns import MemoryCampaigns, is_in, time_of
 from reactor.store.memory_documents import Fields, Stored, TooLargeError
-from reactor.store.mongo_conversations import MAX_UPDATES, OPEN, UNWRITABLE, overdue_keys
+from reactor.store.mongo_conversations import MAX_UPDATES, OPEN, UNWRITABLE, besides, overdue_keys
 from reactor.store.overview import date_of
 from reactor.store.patches import once_each, patch_between
 from reactor.store.protocol import (
@@ -41,6 +41,8 @@ class MemoryConversations(MemoryCampaigns):
         await self._pause()
         queues = {name: self._queue(order, name) for name in order.queued}
         due = self._in_scope(order)
+        if order.besides and (rest := order.limit - len(order.named) - len(due)) > 0:
+            due += self._in_scope(besides(order, rest), last_first=True)
         found = [one for queue in queues.values() for one in queue]
         found += [one for one in due if one not in found]
         found += [
@@ -59,8 +61,8 @@ class MemoryConversations(MemoryCampaigns):
             ledger=self._entries(overdue_keys(conversations, order.now)),
         )
 
-    def _in_scope(self, order: Order) -> list[Stored]:
-        """Find what has work, most overdue first."""
+    def _in_scope(self, order: Order, *, last_first: bool = False) -> list[Stored]:
+        """Find what has work, most overdue first, or last."""
         limit = order.limit - len(order.named)
         if order.scope is Scope.NAMED or limit <= 0:
             return []
@@ -68,9 +70,12 @@ class MemoryConversations(MemoryCampaigns):
         found = [
             (time, one)
             for one in self._conversations_of(order.campaign.id)
-            if one.fields["_id"] not in without and (time := _time_in(order, one.fields))
+            if one.fields["_id"] not in without
+            and is_in(order.buckets, one.fields)
+            and (time := _time_in(order, one.fields))
         ]
-        return [one for _, one in sorted(found, key=lambda each: each[0])][:limit]
+        found.sort(key=lambda each: each[0], reverse=last_first)
+        return [one for _, one in found][:limit]
 
     def _queue(self, order: Order, channel: str) -> list[Stored]:
         """Find what is parked at a channel's gate, in the order in which it fell due."""
@@ -79,6 +84,7 @@ class MemoryConversations(MemoryCampaigns):
             (slot["due_at"], one)
             for one in self._conversations_of(order.campaign.id)
             if one.fields["_id"] not in without
+            and is_in(order.buckets, one.fields)
             and (slot := one.fields.get("slot"))
             and slot["channel"] == channel
             and slot.get("held")

@@ -69,6 +69,9 @@ class Documents:
     def get(self, identity: object) -> Stored | None:
         return self.by_raw_id(encoded({"_id": identity}))
 
+    def remove(self, identity: object) -> None:
+        self._stored.pop(only_id(encoded({"_id": identity})), None)
+
     def by_raw_id(self, raw: bytes) -> Stored | None:
         return self._stored.get(only_id(raw))
 

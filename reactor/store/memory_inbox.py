@@ -30,6 +30,7 @@ from schemas.batch_request import BATCH_RECIPIENTS
 from schemas.campaign import Campaign
 from schemas.conversation import Conversation
 from schemas.converter import to_document
+from schemas.documents import only_id
 from schemas.ids import AgentId, CampaignId, ConversationId
 
 
@@ -45,6 +46,11 @@ class MemoryInbox(MemoryBase):
         await self._pause()
         found = [self._of(inbox).by_raw_id(raw_id.data) for raw_id in raw_ids]
         return tuple(raws_of(one for one in found if one and is_unanswered(one.fields)))
+
+    async def waiting(
+        self, inbox: Inbox, raw_ids: Sequence[RawDocument]
+    ) -> tuple[RawDocument, ...]:
+        return tuple(RawDocument(only_id(raw.data)) for raw in await self.read(inbox, raw_ids))
 
     async def answer(
         self, inbox: Inbox, answers: Sequence[tuple[RawDocument, Mapping[str, object]]]

@@ -75,13 +75,17 @@ class MongoCampaigns(MongoBase):
         return tuple(due for one in found if (due := _due(glance(bytes(one.raw)))))
 
     @call
-    async def next_due(self, campaign: CampaignId, scope: Scope) -> datetime | None:
+    async def next_due(
+        self, campaign: CampaignId, scope: Scope, buckets: frozenset[int] | None = None
+    ) -> datetime | None:
         if scope is Scope.NAMED:
             return None
         field: str = "due_at"
         query: Mapping[str, Any] = {"due_at": {"$type": "date"}}
         if scope is Scope.LEASES:
             field, query = "slot.until", LEASED
+        if buckets is not None:
+            query = {**query, "bucket": {"$in": sorted(buckets)}}
         found = await self._database.conversations.find_one(
             {"campaign_id": campaign, **query}, projection={field: 1, "_id": 0}, sort={field: 1}
         )

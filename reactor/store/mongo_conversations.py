@@ -47,6 +47,8 @@ class MongoConversations(MongoBase):
     async def load(self, order: Order) -> Batch:
         queues = {name: await self._queue(order, name) for name in order.queued}
         due = await self._in_scope(order)
+        if order.besides and (rest := order.limit - len(order.named) - len(due)) > 0:
+            due += await self._in_scope(besides(order, rest), last_first=True)
         raws = [raw for queue in queues.values() for raw in queue] + due
         if order.named:
             query = {"_id": {"$in": list(order.named)}, "campaign_id": order.campaign.id}
@@ -62,17 +64,18 @@ class MongoConversations(MongoBase):
             ledger=await self._entries_of(overdue_keys(known.values(), order.now)),
         )
 
-    async def _in_scope(self, order: Order) -> list[RawDocument]:
-        """Read what is due, most overdue first."""
+    async def _in_scope(self, order: Order, *, last_first: bool = False) -> list[RawDocument]:
+        """Read what is due, most overdue first; or last, where another begins at the other end."""
         limit = order.limit - len(order.named)
         if order.scope is Scope.NAMED or limit <= 0:
             return []
         query = _of_campaign(order)
-        sort = {"due_at": 1}
+        direction = -1 if last_first else 1
+        sort = {"due_at": direction}
         match order.scope:
             case Scope.LEASES:
                 query |= {"slot.state": "sending", "slot.until": {"$lte": order.now, **_DATE}}
-                sort = {"slot.until": 1}
+                sort = {"slot.until": direction}
             case Scope.UNSETTLED:
                 due = [{"status": {"$in": OPEN}}, {"due_at": {"$lte": order.now}}]
                 query |= {"due_at": _DATE, "$or": due}
@@ -189,9 +192,21 @@ class MongoConversations(MongoBase):
         )
 
 
+def besides(order: Order, rest: int) -> Order:
+    """Ask for what others have left alone."""
+    return evolve(
+        order,
+        now=order.besides_since or order.now,
+        buckets=order.besides,
+        limit=len(order.named) + rest,
+    )
+
+
 def _of_campaign(order: Order) -> Document:
     """Match the campaign's conversations, but those that are had already."""
     query: Document = {"campaign_id": order.campaign.id}
+    if order.buckets is not None:
+        query["bucket"] = {"$in": sorted(order.buckets)}
     if without := order.exclude | order.named:
         # $nor uses no index: none on `_id` may look as good as the one by due times.
         query["$nor"] = [{"_id": {"$in": list(without)}}]

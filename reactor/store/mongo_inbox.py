@@ -71,6 +71,16 @@ class MongoInbox(MongoBase):
         return tuple(await self._find(inbox, query)) if raw_ids else ()
 
     @call
+    async def waiting(
+        self, inbox: Inbox, raw_ids: Sequence[RawDocument]
+    ) -> tuple[RawDocument, ...]:
+        if not raw_ids:
+            return ()
+        query = {"$and": [ids_filter(raw_ids), {"status": None}]}
+        found = await self._find(inbox, query, projection=("_id",))
+        return tuple(RawDocument(only_id(raw.data)) for raw in found)
+
+    @call
     async def answer(
         self, inbox: Inbox, answers: Sequence[tuple[RawDocument, Mapping[str, object]]]
     ) -> None:

@@ -74,6 +74,12 @@ class Order:
     exclude: frozenset[ConversationId] = frozenset()
     #: How many that are parked at a channel's gate may leave now, by channel; beside `limit`.
     queued: Mapping[str, int] = Factory(dict)
+    #: Only those in these; None: in any. Named ones are loaded whatever theirs is.
+    buckets: frozenset[int] | None = None
+    #: If there is room left: those in these besides, if they have been due since then. Their owner
+    #: begins with the most overdue, so these come from the other end.
+    besides: frozenset[int] = frozenset()
+    besides_since: datetime | None = None
     limit: int
 
 
@@ -253,7 +259,7 @@ class Hint:
     raw_id: RawDocument
     #: Set for conversation updates that say whom they are about.
     conversation_id: ConversationId | None = None
-    #: Set for campaign updates that say so.
+    #: Set for campaign updates that say so, and for requests: the campaign that will follow.
     campaign_id: CampaignId | None = None
 
 
@@ -263,12 +269,24 @@ class Store(Protocol):
     async def now(self) -> datetime:
         """Give the server's time as campaign time, whole milliseconds."""
 
+    # -- workers ---------------------------------------------------------------------------------
+    async def beat(self, worker: str, *, gone_seconds: float) -> frozenset[str]:
+        """Note that a worker lives, by the server's clock; those that did so not longer ago."""
+
+    async def leave(self, worker: str) -> None:
+        """Note that a worker is no more."""
+
     # -- inboxes ---------------------------------------------------------------------------------
     async def unanswered(self, inbox: Inbox, *, now: datetime, limit: int) -> tuple[Hint, ...]:
         """Find documents without `status` whose `due_at` is absent or past; ids only."""
 
     async def read(self, inbox: Inbox, raw_ids: Sequence[RawDocument]) -> tuple[RawDocument, ...]:
         """Read whole documents; those that are gone or answered are left out."""
+
+    async def waiting(
+        self, inbox: Inbox, raw_ids: Sequence[RawDocument]
+    ) -> tuple[RawDocument, ...]:
+        """Say which of these have no answer yet; ids only."""
 
     async def answer(
         self, inbox: Inbox, answers: Sequence[tuple[RawDocument, Mapping[str, object]]]
@@ -339,9 +357,13 @@ class Store(Protocol):
     async def unfinished(self) -> tuple[Due, ...]:
         """List all campaigns that are not over, or not counted, with their due times; one command."""
 
-    async def next_due(self, campaign: CampaignId, scope: Scope) -> datetime | None:
+    async def next_due(
+        self, campaign: CampaignId, scope: Scope, buckets: frozenset[int] | None = None
+    ) -> datetime | None:
         """
-        Give the earliest `due_at` of its conversations; DUE, None: no conversation is unsettled.
+        Give the earliest `due_at` of its conversations in the buckets (None: in all of them).
+
+        DUE, None: no conversation is unsettled.
 
         LEASES: of slots that are `sending` only. UNSETTLED: as DUE. NAMED: None.
         """

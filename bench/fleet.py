@@ -1,0 +1,57 @@
+"""Workers beside each other on one campaign: how fast they are together, and how much is in vain."""
+
+import json
+import os
+from contextlib import ExitStack
+from time import monotonic
+
+import anyio
+from pymongo import AsyncMongoClient
+
+from bench.world import Tail, request, worker_process
+
+#: One after the other, so that what the machine does besides meets all of them.
+FLEETS = (1, 2, 4, 8)
+RECIPIENTS = int(os.environ.get("REACTOR_BENCH_RECIPIENTS", "5000"))
+
+
+async def measure(uri, directory):
+    """Give messages per second by the number of workers, and the share of decisions in vain."""
+    figures = {}
+    for workers in FLEETS:
+        seconds, stopped = await _lead(uri, directory, workers)
+        decided = sum(line["conversations"] for line in stopped)
+        wasted = sum(line["wasted"] for line in stopped)
+        figures[f"messages/s, {workers} workers on one campaign"] = [RECIPIENTS / seconds]
+        figures[f"% of decisions in vain, {workers} workers"] = [100 * wasted / decided]
+    return figures
+
+
+async def _lead(uri, directory, workers):
+    """Give the seconds from a campaign's insertion to its last hand-off, and the workers' last words."""
+    name = f"bench_fleet_{workers}"
+    file = directory / f"{name}.jsonl"
+    logs = [directory / f"{name}-{n}.log" for n in range(workers)]
+    async with AsyncMongoClient(uri, w="majority") as client:
+        with ExitStack() as stack:
+            for log in logs:
+                own = {"HEARTBEAT_FILE": f"{log}.heartbeat", "LOG_LEVEL": "INFO"}
+                stack.enter_context(worker_process(uri, name, file, log=log, **own))
+            while await client[name].workers.count_documents({}) < workers:
+                await anyio.sleep(0.1)
+            # Each has heard of each.
+            await anyio.sleep(2)
+            database = client[name]
+            made = request("fleet", RECIPIENTS)
+            recipients = made.pop("recipients")
+            for at in range(0, RECIPIENTS, 10_000):
+                await database.batch_recipients.insert_many(
+                    {"batch_request_id": "fleet", **one} for one in recipients[at : at + 10_000]
+                )
+            began = monotonic()
+            await database.batch_requests.insert_one(made | {"recipients_from": "batch_recipients"})
+            await Tail(file).until(RECIPIENTS, seconds=1_200)
+            seconds = monotonic() - began
+        await client.drop_database(name)
+    lines = [json.loads(line) for log in logs for line in log.read_text().splitlines()]
+    return seconds, [line for line in lines if "wasted" in line]

@@ -1,0 +1,90 @@
+"""
+Which conversations a worker looks at first: buckets, shared among those that live.
+
+A hint and never a lock. Workers who overlap waste work and do no harm, and whatever its owner leaves
+alone for a moment is looked at by another one.
+"""
+
+import hashlib
+import zlib
+from collections import deque
+from collections.abc import Callable, Collection
+from time import monotonic
+
+from attrs import define, field
+
+from reactor.store.protocol import Hint, Inbox
+from schemas.ids import BUCKETS, CampaignId, ConversationId, bucket
+
+#: Seconds that its owner has for a document before others see whether it is answered.
+OVERDUE_SECONDS = 0.7
+#: Hints of others that are kept; the oldest go first, and are found by a sweep.
+MAX_HINTS = 10_000
+
+
+def ranked(workers: Collection[str], of_bucket: int) -> list[str]:
+    """Order workers by rendezvous hashing: one that leaves moves no bucket but its own."""
+    return sorted(workers, key=lambda one: _weight(one, of_bucket), reverse=True)
+
+
+def _weight(worker: str, of_bucket: int) -> bytes:
+    return hashlib.blake2b(f"{worker}/{of_bucket}".encode(), digest_size=8).digest()
+
+
+@define
+class Share:
+    """What is this worker's own; alone, or knowing of no others, everything is."""
+
+    monotonic: Callable[[], float] = monotonic
+    #: None: all of them.
+    buckets: frozenset[int] | None = None
+    #: Those of which it is the first to take over what is overdue.
+    next_in_line: frozenset[int] = frozenset()
+    _others: deque[tuple[float, Inbox, Hint]] = field(
+        factory=lambda: deque(maxlen=MAX_HINTS), init=False
+    )
+
+    def among(self, me: str, workers: Collection[str]) -> None:
+        """Take one's share among the workers that live."""
+        workers = {me, *workers}
+        if len(workers) == 1:
+            self.buckets, self.next_in_line = None, frozenset()
+            return
+        ranks = {each: ranked(workers, each)[:2] for each in range(BUCKETS)}
+        self.buckets = frozenset(each for each, (first, _) in ranks.items() if first == me)
+        self.next_in_line = frozenset(each for each, (_, second) in ranks.items() if second == me)
+
+    @property
+    def rest(self) -> frozenset[int]:
+        """The buckets of all others."""
+        return frozenset(range(BUCKETS)) - (self.buckets or frozenset(range(BUCKETS)))
+
+    def owns(self, identity: CampaignId | ConversationId) -> bool:
+        return self.buckets is None or _bucket_of(identity) in self.buckets
+
+    def is_ours(self, hint: Hint) -> bool:
+        """Say whether it is for this worker to look at a document at once."""
+        identity = hint.conversation_id or hint.campaign_id
+        if identity is not None:
+            return self.owns(identity)
+        return self.buckets is None or zlib.crc32(hint.raw_id.data) % BUCKETS in self.buckets
+
+    def leave(self, inbox: Inbox, hint: Hint) -> None:
+        """Leave a document to its owner, for a moment."""
+        self._others.append((self.monotonic() + OVERDUE_SECONDS, inbox, hint))
+
+    def overdue(self, limit: int) -> list[tuple[Inbox, Hint]]:
+        """Give what was left to others long enough ago, at most so much."""
+        found: list[tuple[Inbox, Hint]] = []
+        while self._others and len(found) < limit and self._others[0][0] <= self.monotonic():
+            _, inbox, hint = self._others.popleft()
+            found.append((inbox, hint))
+        return found
+
+
+def _bucket_of(identity: CampaignId | ConversationId) -> int:
+    """Give the bucket of an id; of what is none of ours, some bucket."""
+    try:
+        return bucket(ConversationId(identity))
+    except (ValueError, IndexError):
+        return zlib.crc32(identity.encode(errors="replace")) % BUCKETS

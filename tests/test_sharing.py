@@ -1,0 +1,123 @@
+"""Who looks at what: every bucket has one owner, and one that leaves moves no bucket but its own."""
+
+import pytest
+
+from reactor.sharing import MAX_HINTS, OVERDUE_SECONDS, Share
+from reactor.store.hints import hint_of
+from reactor.store.protocol import Hint, Inbox, RawDocument
+from schemas.ids import BUCKETS, bucket, campaign_id, conversation_id
+
+WORKERS = frozenset(f"host-{n}-{n * 7919:x}" for n in range(8))
+EVERY = frozenset(range(BUCKETS))
+
+
+def shares(workers):
+    """Give each worker its share."""
+    made = {}
+    for worker in workers:
+        made[worker] = Share()
+        made[worker].among(worker, workers)
+    return made
+
+
+def test_alone_everything_is_ones_own():
+    """Before anything is known of others, and when they are gone."""
+    share = Share()
+    assert (share.buckets, share.next_in_line, share.rest) == (None, frozenset(), frozenset())
+    share.among("a", {"a", "b"})
+    assert share.buckets not in (None, EVERY)
+    assert share.rest == EVERY - share.buckets
+    share.among("a", {"a"})
+    assert (share.buckets, share.next_in_line, share.rest) == (None, frozenset(), frozenset())
+
+
+@pytest.mark.parametrize("count", [2, 3, 4, 8])
+def test_each_bucket_has_one_owner_and_one_that_is_next(count):
+    """Whoever computes it; and nobody has much more than others."""
+    made = shares(sorted(WORKERS)[:count])
+    for name in ("buckets", "next_in_line"):
+        parts = [getattr(share, name) for share in made.values()]
+        assert sum(map(len, parts)) == BUCKETS
+        assert frozenset().union(*parts) == EVERY
+    assert all(not share.buckets & share.next_in_line for share in made.values())
+    assert all(0.5 < len(share.buckets) * count / BUCKETS < 1.6 for share in made.values())
+
+
+def test_one_that_leaves_moves_no_bucket_but_its_own():
+    """They go to those who were next in line."""
+    before = shares(WORKERS)
+    gone = min(WORKERS)
+    after = shares(WORKERS - {gone})
+    for worker, share in after.items():
+        moved = before[gone].buckets & before[worker].next_in_line
+        assert share.buckets == before[worker].buckets | moved
+
+
+def test_one_that_is_not_known_yet_shares_with_nobody():
+    """A worker that has not heard of itself is among the others all the same."""
+    share = Share()
+    share.among("a", {"b"})
+    assert share.buckets is not None
+
+
+def test_an_update_is_its_conversation_s_owner_s():
+    """By either address; a request and an order are the campaign's owner's."""
+    made = shares(WORKERS)
+    conversation, campaign = conversation_id("q", "r0"), campaign_id("q")
+    hints = {
+        conversation: [
+            hint(Inbox.CONVERSATION_UPDATES, conversation_id=conversation),
+            hint(Inbox.CONVERSATION_UPDATES, batch_request_id="q", recipient_id="r0"),
+        ],
+        campaign: [
+            hint(Inbox.BATCH_REQUESTS, _id="q"),
+            hint(Inbox.CAMPAIGN_UPDATES, batch_request_id="q"),
+            hint(Inbox.CAMPAIGN_UPDATES, campaign_id=campaign),
+        ],
+    }
+    for identity, found in hints.items():
+        (owner,) = (share for share in made.values() if share.owns(identity))
+        assert bucket(identity) in owner.buckets
+        for one in found:
+            assert [share for share in made.values() if share.is_ours(one)] == [owner]
+
+
+@pytest.mark.parametrize(
+    "fields", [{}, *({"conversation_id": each} for each in ("", "a", "é", "\ud800", "!!!!"))]
+)
+def test_whatever_it_says_it_has_one_owner(fields):
+    """What is about nobody, or about no id of ours, is answered by somebody, too."""
+    one = hint(Inbox.CONVERSATION_UPDATES, **fields)
+    assert sum(share.is_ours(one) for share in shares(WORKERS).values()) == 1
+    assert Share().is_ours(one)
+
+
+def hint(inbox, **fields):
+    """Make the hint of a document."""
+    return hint_of(inbox, {"_id": "u"} | fields, b"raw")
+
+
+class TestOthers:
+    def test_are_left_alone_for_a_moment(self):
+        """Then they are given, once, in order, so many at a time."""
+        now = [0.0]
+        share = Share(lambda: now[0])
+        hints = [Hint(raw_id=RawDocument(bytes([n]))) for n in range(3)]
+        for one in hints:
+            share.leave(Inbox.BATCH_REQUESTS, one)
+        assert share.overdue(9) == []
+        now[0] = OVERDUE_SECONDS
+        share.leave(Inbox.BATCH_REQUESTS, hints[0])
+        assert share.overdue(2) == [(Inbox.BATCH_REQUESTS, one) for one in hints[:2]]
+        assert share.overdue(2) == [(Inbox.BATCH_REQUESTS, hints[2])]
+        assert share.overdue(2) == []
+
+    def test_are_bounded(self):
+        """The oldest go: a sweep finds them."""
+        share = Share(lambda: 0.0)
+        for n in range(MAX_HINTS + 5):
+            share.leave(Inbox.BATCH_REQUESTS, Hint(raw_id=RawDocument(str(n).encode())))
+        share.monotonic = lambda: 10.0
+        found = share.overdue(2 * MAX_HINTS)
+        assert len(found) == MAX_HINTS
+        assert found[0][1].raw_id.data == b"5"
