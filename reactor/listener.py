@@ -15,15 +15,18 @@ from attrs import define, frozen
 from bson.raw_bson import RawBSONDocument
 from loguru import logger
 from pymongo.asynchronous.database import AsyncDatabase
-from pymongo.errors import OperationFailure, PyMongoError
+from pymongo.errors import OperationFailure
 
 from reactor.store.hints import hint_of
 from reactor.store.protocol import Hint, Inbox
+from schemas.ids import stable_fraction
 
 #: An empty await of the stream; events come at once.
 AWAIT_MS = 1_000
 BACKOFF_SECONDS = 0.5
 MAX_BACKOFF_SECONDS = 15.0
+#: The server's own no-op moves a quiet stream's token every 10 s: one that stands still is dead.
+STILL_SECONDS = 45.0
 #: A stream that lived so long was a good one: the next trouble is a new one.
 STEADY_SECONDS = 60.0
 
@@ -47,6 +50,10 @@ PIPELINE: list[Mapping[str, Any]] = [
 ]
 
 
+class SilentStreamError(Exception):
+    """The stream is open, and its token stands still: nothing comes from the server."""
+
+
 @frozen(kw_only=True)
 class Doorbell:
     """What the listener tells."""
@@ -63,24 +70,29 @@ class Doorbell:
 class Listener:
     database: AsyncDatabase[RawBSONDocument]
     doorbell: Doorbell
+    #: The worker's: no two come back at the same time.
+    name: str
+    monotonic: Callable[[], float] = monotonic
 
     async def run(self) -> None:
         """Listen until cancelled. No cancellation ever cuts through an await of the stream."""
-        backoff = BACKOFF_SECONDS
+        backoff, restarts = BACKOFF_SECONDS, 0
         while True:
-            opened_at = monotonic()
+            opened_at = self.monotonic()
             try:
                 await self._listen()
                 code: int | str = "closed"
             except OperationFailure as error:
                 code = error.code or type(error).__name__
-            except PyMongoError as error:
+            except Exception as error:  # noqa: BLE001 - what it could not tell, the sweep finds
                 code = type(error).__name__
             self.doorbell.restarted(code)
             logger.bind(code=code).warning("The change stream is opened anew")
-            if monotonic() - opened_at > STEADY_SECONDS:
+            if self.monotonic() - opened_at > STEADY_SECONDS:
                 backoff = BACKOFF_SECONDS
-            await anyio.sleep(backoff)
+            # Many workers lose their streams at once, and need not come back at once.
+            restarts += 1
+            await anyio.sleep(backoff * (1 - stable_fraction(f"{self.name}/{restarts}") / 2))
             backoff = min(2 * backoff, MAX_BACKOFF_SECONDS)
 
     async def _listen(self) -> None:
@@ -89,10 +101,15 @@ class Listener:
             stream = await self.database.watch(PIPELINE, max_await_time_ms=AWAIT_MS)
         try:
             self.doorbell.opened()
+            token, moved_at = stream.resume_token, self.monotonic()
             while stream.alive:
                 with anyio.CancelScope(shield=True):
                     event = await stream.try_next()
                 self.doorbell.beat()
+                if stream.resume_token != token:
+                    token, moved_at = stream.resume_token, self.monotonic()
+                elif self.monotonic() - moved_at > STILL_SECONDS:
+                    raise SilentStreamError
                 if event is not None:
                     self._announce(event)
                 # The shield let no cancellation in: this does.

@@ -82,7 +82,7 @@ class Worker:
             tasks.start_soon(SecondLook(self.engine).run)
             if self.listening is not None:
                 doorbell = self._doorbell(sweep, opened, heartbeat)
-                tasks.start_soon(Listener(self.listening, doorbell).run)
+                tasks.start_soon(Listener(self.listening, doorbell, self.identity).run)
             else:
                 opened.set()
             beat = heartbeat.part("poll", PART_SECONDS + self.settings.polling_interval_seconds)
