@@ -134,16 +134,19 @@ class Life:
 
     shift: Shift = field(factory=lambda: Shift(worker=0))
     calls: Counter = field(factory=Counter)
+    #: Each call of the shift by its name, in order.
+    named: list = field(factory=list)
     dead: bool = False
 
     def begin(self, shift):
         """Begin a shift."""
-        self.shift, self.calls = shift, Counter()
+        self.shift, self.calls, self.named = shift, Counter(), []
 
     async def call(self, *parts):
         """Count a call, and be stopped at it; the fault that happens at it."""
         self.check()
         self.calls.update(parts)
+        self.named.append(parts[-1])
         assert self.calls["any"] < MAX_CALLS, "the worker spins"
         stall, fault = self.shift.stall, self.shift.fault
         if stall and stall[0] in parts and stall[1] == self.calls[stall[0]]:

@@ -15,7 +15,7 @@ from reactor.store.patches import patch_between
 from reactor.store.protocol import BrokenDocument, Due, RawDocument, Scope, Sight
 from schemas.campaign import Campaign, CampaignStatus, Counts, MessageCounts
 from schemas.conversation import ConversationStatus, SlotState
-from schemas.converter import InvalidDocumentError, from_document
+from schemas.converter import InvalidDocumentError
 from schemas.documents import decode
 from schemas.ids import CampaignId
 
@@ -46,7 +46,7 @@ class MemoryCampaigns(MemoryChannels):
         if stored is None:
             return None
         try:
-            return from_document(Campaign, decode(stored.raw))
+            return self._templates.decoded(decode(stored.raw), self._templates.get(campaign))
         except InvalidDocumentError as error:
             return broken(RawDocument(stored.raw), error)
 
