@@ -15,6 +15,7 @@ from reactor.gatekeeper import allowances, closed
 from reactor.inbox import Answers, read_orders
 from reactor.opening import open_chunk
 from reactor.recount import keep_counted
+from reactor.retention import let_go
 from reactor.store.protocol import (
     Batch,
     BrokenDocument,
@@ -62,7 +63,7 @@ async def take_turn(engine: Engine, turn: Turn) -> None:
         if opened is None or not opened.opened:
             return
         campaign = opened
-    if campaign.completed_at:
+    if campaign.completed_at and not campaign.removing_since:
         counted = await keep_counted(engine, campaign, present.scene, writes=bool(turn.named))
         if counted is None:
             engine.turns.name(campaign.id, turn.named)
@@ -77,6 +78,8 @@ async def take_turn(engine: Engine, turn: Turn) -> None:
     await _work(engine, turn, present)
     if campaign.failures:
         await engine.store.write_campaign(campaign, evolve(campaign, failures=0))
+    else:
+        await let_go(engine, campaign, scene.now)
 
 
 def scope_of(campaign: Campaign) -> Scope:

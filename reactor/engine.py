@@ -2,7 +2,7 @@
 
 import secrets
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from attrs import frozen
 
@@ -35,6 +35,8 @@ class Engine:
     lease_seconds: float
     channel_timeout_seconds: float
     max_messages_per_recipient_per_day: int
+    #: Campaign time after its end for which what is personal of a campaign stays. None: for ever.
+    retention: timedelta | None = None
 
     def scene(
         self,

@@ -110,5 +110,10 @@ class Campaign:
     counting_at: datetime | None = None
     #: Completed, and to be counted once more: nobody writes to it later without moving this first.
     recount_at: datetime | None = None
+    #: Since then its conversations, messages and updates leave: what is counted here is the last
+    #: word about them, and it is never counted or opened again.
+    removing_since: datetime | None = None
+    #: All of them have left.
+    removed_at: datetime | None = None
     traceparent: str | None = None
     tracestate: str | None = None

@@ -261,7 +261,9 @@ class Watchful(Telemetry):
 class Floor:
     """Where the workers work."""
 
-    def __init__(self, *, policy, batch_size, workers, pace=(None, 1), most_a_day=50):
+    def __init__(
+        self, *, policy, batch_size, workers, pace=(None, 1), most_a_day=50, retention=None
+    ):
         self.loop = Loop()
         rate, burst = pace
         spec = ChannelSpec(
@@ -270,7 +272,7 @@ class Floor:
         self.store = WitnessedStore(self.loop.now, self.loop.gate, Limits(spec, most_a_day))
         self.post = Post(self.store, self.loop)
         self.specs, self.most_a_day = {"email": spec}, most_a_day
-        self.batch_size = batch_size
+        self.batch_size, self.retention = batch_size, retention
         self.lives = [Life() for _ in range(workers)]
         self.workers = [self.born(life) for life in self.lives]
 
@@ -294,6 +296,7 @@ class Floor:
             lease_seconds=30.0,
             channel_timeout_seconds=10.0,
             max_messages_per_recipient_per_day=self.most_a_day,
+            retention=self.retention,
         )
         return Worker(settings=load_settings(ENVIRON), engine=engine, wake=wake, listening=None)
 

@@ -26,7 +26,7 @@ from schemas.message import LedgerEntry, MessageStatus, Suppression
 from tests.builders import DAY, NOW, REQUEST, campaign, conversation, slot
 
 MINUTE = timedelta(minutes=1)
-COMMANDS = {"find", "aggregate", "update", "count"}
+COMMANDS = {"find", "aggregate", "update", "count", "delete"}
 
 
 class Explainable(monitoring.CommandListener):
@@ -196,6 +196,9 @@ async def use_writes(store):
     for _ in range(2):
         await store.record(entries(30))
     await store.ledger([entry.id for entry in entries(3)])
+    assert await store.removable(NOW, limit=3)
+    while await store.remove(campaign(), limit=50):
+        pass
 
 
 def stages_of(plan):
@@ -225,8 +228,9 @@ def collection_scans(plan):
 
 def explained(command):
     """Give the commands that explain one: an `update` has many statements, `explain` takes one."""
-    if "updates" in command:
-        return [{**command, "updates": [each]} for each in command["updates"]]
+    for statements in ("updates", "deletes"):
+        if statements in command:
+            return [{**command, statements: [each]} for each in command[statements]]
     return [command]
 
 

@@ -231,6 +231,8 @@ def _facts(campaign: Mapping[str, Any], now: datetime) -> Iterator[tuple[str, ob
     yield "Deadline", moment(campaign.get("deadline_at"), now)
     yield "Completed", moment(campaign.get("completed_at"), now)
     yield "Because", campaign.get("completion_reason")
+    removing = moment(campaign.get("removing_since"), now)
+    yield "Removed", moment(campaign.get("removed_at"), now) or (removing and f"since {removing}")
     yield (
         "Recipients",
         f"{counts.get('recipients', 0)}, {counts.get('rejected', 0)} of them rejected",

@@ -66,6 +66,9 @@ class Documents:
         self._stored[stored.identity] = stored
         return True
 
+    def delete(self, stored: Stored) -> None:
+        self._stored.pop(stored.identity, None)
+
     def get(self, identity: object) -> Stored | None:
         return self.by_raw_id(encoded({"_id": identity}))
 

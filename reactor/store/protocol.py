@@ -346,6 +346,17 @@ class Store(Protocol):
         LEASES: of slots that are `sending` only. UNSETTLED: as DUE. NAMED: None.
         """
 
+    async def removable(self, before: datetime, *, limit: int) -> tuple[CampaignId, ...]:
+        """Find campaigns over by then, of which not all has left; those that ended first come first."""
+
+    async def remove(self, campaign: Campaign, *, limit: int) -> int:
+        """
+        Remove what belongs to a campaign for good: at most so many documents; how many.
+
+        Conversations (each with its updates), messages, answered updates, rejected recipients,
+        recipients. 0: nothing was left but what its request says of recipients, and nothing is now.
+        """
+
     async def shift_waits(self, campaign: Campaign) -> None:
         """
         After a pause: move on the waits (not escalations, not closed) that do not count it in yet.
