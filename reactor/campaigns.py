@@ -1,6 +1,7 @@
 """A campaign's turn: its orders, its opening, a batch of its conversations, its end."""
 
-from datetime import timedelta
+from collections.abc import Sequence
+from datetime import datetime, timedelta
 
 from attrs import evolve, frozen
 from loguru import logger
@@ -13,6 +14,7 @@ from reactor.engine import Engine
 from reactor.failures import fail
 from reactor.gatekeeper import allowances, closed
 from reactor.inbox import Answers, read_orders
+from reactor.newer import NEWER_SECONDS
 from reactor.opening import open_chunk
 from reactor.recount import keep_counted
 from reactor.retention import let_go
@@ -29,6 +31,7 @@ from reactor.turns import Turn
 from reactor.unknown import answer_unknown
 from reactor.walk import Setting, walk
 from schemas.campaign import Campaign, CampaignStatus
+from schemas.ids import CampaignId
 
 S = CampaignStatus
 #: Seconds before a campaign whose turn changed nothing gets another for the same reason.
@@ -107,13 +110,23 @@ async def _read(engine: Engine, turn: Turn) -> _Present | None:
         return _Present(campaign=campaign, setting=setting)
     if campaign is None:
         await answer_unknown(engine, Inbox.CAMPAIGN_UPDATES, turn.orders, now)
-    if isinstance(campaign, BrokenDocument):
+    if isinstance(campaign, BrokenDocument) and campaign.newer:
+        _leave(engine, turn.campaign_id, [campaign], now)
+    elif isinstance(campaign, BrokenDocument):
         logger.bind(campaign_id=turn.campaign_id, error_type="InvalidDocumentError").error(
             "A campaign cannot be read, and waits"
         )
         engine.telemetry.failed("", "InvalidDocumentError")
         engine.turns.due(turn.campaign_id, now + engine.scale.campaign_span(BROKEN_SECONDS))
     return None
+
+
+def _leave(
+    engine: Engine, campaign_id: CampaignId, newer: Sequence[BrokenDocument], now: datetime
+) -> None:
+    """Leave alone what a newer worker wrote; the campaign is looked at again before long."""
+    engine.telemetry.newer(engine.newer.meet(campaign_id, [each.id for each in newer]))
+    engine.turns.due(campaign_id, now + engine.scale.campaign_span(NEWER_SECONDS))
 
 
 async def _follow_orders(engine: Engine, turn: Turn, present: _Present) -> Campaign | None:
@@ -161,6 +174,9 @@ async def _work(engine: Engine, turn: Turn, present: _Present) -> None:
     """Load a batch and take it through; then see when there is work again."""
     campaign, scene, turns = present.campaign, present.scene, engine.turns
     scope = scope_of(campaign)
+    if engine.newer.are_many(campaign.id):
+        _leave(engine, campaign.id, (), scene.now)
+        return
     link = (campaign.traceparent, campaign.tracestate)
     attributes = {"campaign_id": campaign.id, "campaign_type": campaign.type}
     with engine.telemetry.span("load", link=link, attributes=attributes) as note:
@@ -171,12 +187,14 @@ async def _work(engine: Engine, turn: Turn, present: _Present) -> None:
                 scope=scope,
                 now=scene.now,
                 named=turn.named,
-                exclude=frozenset(turns.in_flight),
+                exclude=frozenset(turns.in_flight) | engine.newer.of(campaign.id),
                 queued=queued,
                 limit=max(1, engine.batch_size - sum(queued.values())),
             )
         )
         note(conversations=len(batch.conversations), updates=len(batch.updates))
+    if newer := [each for each in batch.broken if each.newer]:
+        _leave(engine, campaign.id, newer, scene.now)
     # A broken one has no id that is sure to be one; its failure is noted before long.
     mine = {conversation.id for conversation in batch.conversations} - turns.in_flight
     if batch.full:
@@ -267,6 +285,12 @@ async def _rest(engine: Engine, present: _Present, scope: Scope, *, patient: boo
         # What was open may be closed now, and what was over may be open again: look once more.
         turns.ready(campaign.id)
         return
+    if engine.newer.of(campaign.id):
+        # Neither closed nor waited for: whether the campaign is over is for a newer worker to say.
+        if await engine.store.next_due(campaign.id, Scope.DUE):
+            _leave(engine, campaign.id, (), now)
+            return
+        engine.newer.forget(campaign.id)
     if scope is Scope.UNSETTLED and not turns.in_flight:
         campaign = (
             await engine.store.write_campaign(campaign, closed_all(campaign, now)) or campaign

@@ -4,11 +4,12 @@ import secrets
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 
-from attrs import frozen
+from attrs import Factory, frozen
 
 from handlers.scene import Lease, Scene
 from reactor.clock import ServerClock, TimeScale
 from reactor.counting import Changed
+from reactor.newer import Newer
 from reactor.slots import Slots
 from reactor.store.protocol import Store
 from reactor.telemetry import Telemetry
@@ -37,6 +38,7 @@ class Engine:
     max_messages_per_recipient_per_day: int
     #: Campaign time after its end for which what is personal of a campaign stays. None: for ever.
     retention: timedelta | None = None
+    newer: Newer = Factory(Newer)
 
     def scene(
         self,

@@ -7,6 +7,8 @@ from attrs import Factory, frozen
 from pymongo import ASCENDING, IndexModel
 from pymongo.asynchronous.database import AsyncDatabase
 
+from schemas.problems import SCHEMA_VERSION
+
 
 @frozen(kw_only=True)
 class Index:
@@ -32,6 +34,8 @@ PARKED = {"status": "parked"}
 UNANSWERED = {"status": None}
 #: An update that is answered says when.
 ANSWERED = {"applied_at": {"$type": "date"}}
+#: Written by a newer worker.
+NEWER = {"schema_version": {"$gt": SCHEMA_VERSION}}
 
 INDEXES = (
     Index(collection="batch_requests", keys=("due_at",), partial=UNANSWERED),
@@ -96,6 +100,11 @@ INDEXES = (
         collection="conversations",
         keys=("campaign_id", "status_since"),
         partial={"status": "failed"},
+    ),
+    # Of a newer version than this one: none, but while a newer worker is about.
+    *(
+        Index(collection=ours, keys=("schema_version",), partial=NEWER)
+        for ours in ("campaigns", "conversations")
     ),
     # Counts are read from the keys alone.
     Index(collection="conversations", keys=("campaign_id", "status", "stage", "exit_reason")),

@@ -7,6 +7,7 @@ from enum import StrEnum
 from attrs import Factory, frozen
 
 from schemas.ids import AgentId, CampaignId, ConversationId
+from schemas.problems import SCHEMA_VERSION
 from schemas.template import Template
 
 
@@ -99,6 +100,7 @@ class Campaign:
     retry_failed_before: datetime | None = None
     #: Ids of the last campaign updates that took effect: one that comes again changes nothing.
     applied: tuple[AgentId, ...] = ()
+    schema_version: int = SCHEMA_VERSION
     version: int = 0
     #: Failed attempts to process it in a row, and what the last one said.
     failures: int = 0

@@ -94,6 +94,7 @@ async def fill(database, store):
     others = [
         evolve(one, id=f"{k}/{one.id}", campaign_id=f"k{k}") for k in range(5) for one in mine
     ]
+    others[-1] = evolve(others[-1], schema_version=2)
     await store.insert_conversations([*mine, *others])
     answered = [
         {"_id": n, "status": "applied", "conversation_id": mine[n % 60].id} for n in range(500)

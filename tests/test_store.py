@@ -318,12 +318,13 @@ async def test_campaigns_of_conversations(store):
 
 # -- requests and opening ----------------------------------------------------------------------------
 async def test_what_may_leave_is_what_has_been_over_longest(world):
-    """By the time of the end; not what is under way, nor what has left, nor what ended since."""
+    """Not what is under way, nor what has left, nor what ended since, nor what is not ours."""
     ends = {"b": NOW - DAY, "a": NOW - HOUR, "new": NOW + HOUR, "open": None}
     for identity, end in ends.items():
         await world.put("campaigns", to_document(campaign(id=identity, completed_at=end)))
     left = campaign(id="left", completed_at=NOW - DAY, removed_at=NOW)
-    await world.put("campaigns", to_document(left))
+    newer = campaign(id="newer", completed_at=NOW - DAY, schema_version=2)
+    await world.put("campaigns", to_document(left), to_document(newer))
     assert await world.store.removable(NOW, limit=5) == ("b", "a")
     assert await world.store.removable(NOW, limit=1) == ("b",)
     assert await world.store.removable(NOW - HOUR, limit=5) == ("b", "a")
@@ -867,6 +868,43 @@ async def test_loading_leaves_aside_what_is_broken(world):
     assert not (await world.store.load(order())).broken
     failures = {each["_id"]: each.get("failures") for each in await world.all("conversations")}
     assert failures == {conversation("bad").id: 1, "odd": 1, conversation("r0").id: 0}
+
+
+async def test_what_a_newer_worker_wrote_is_none_of_ours(world):
+    """It is given as such and not read; a grouped write passes it over."""
+    store = world.store
+    one = conversation("r0", message_count=1, wait_until=NOW, schema_version=2)
+    await world.put("conversations", to_document(one) | {"stage": {"of": "another kind"}})
+    batch = await store.load(order(named=frozenset({one.id})))
+    assert batch.conversations == ()
+    (theirs,) = batch.broken
+    assert (theirs.id, theirs.newer) == (one.id, True)
+    assert theirs.problem == "schema_version 2 is newer than this worker"
+    assert await store.conversations([one.id]) == ()
+    before = await world.all("conversations")
+    await store.shift_waits(campaign(paused_total=1_000))
+    assert await world.all("conversations") == before
+
+
+async def test_a_campaign_of_a_newer_worker(store):
+    """Also one that was read before, when it was none."""
+    await store.insert_campaign(campaign())
+    _, ours = await store.campaign(CAMPAIGN)
+    assert await store.write_campaign(ours, evolve(ours, schema_version=2))
+    _, theirs = await store.campaign(CAMPAIGN)
+    sight = await store.sight(CAMPAIGN)
+    assert theirs.newer
+    assert sight.campaign.newer
+
+
+async def test_what_has_no_version_is_of_the_first(world):
+    """Documents that were written before there was one."""
+    for collection, one in (("campaigns", campaign()), ("conversations", conversation("r0"))):
+        document = to_document(one)
+        assert document.pop("schema_version") == 1
+        await world.put(collection, document)
+    assert (await world.store.campaign(CAMPAIGN))[1] == campaign()
+    assert await world.store.conversations([conversation("r0").id]) == (conversation("r0"),)
 
 
 async def test_unknown_fields_of_conversations_are_kept(world):

@@ -15,9 +15,10 @@ from reactor.store.patches import patch_between
 from reactor.store.protocol import BrokenDocument, Due, RawDocument, Scope, Sight
 from schemas.campaign import Campaign, CampaignStatus, Counts, MessageCounts
 from schemas.conversation import ConversationStatus, SlotState
-from schemas.converter import InvalidDocumentError
+from schemas.converter import InvalidDocumentError, NewerSchemaError
 from schemas.documents import decode
 from schemas.ids import CampaignId
+from schemas.problems import SCHEMA_VERSION
 
 _STANDING_STILL = {
     ConversationStatus.PENDING,
@@ -47,7 +48,7 @@ class MemoryCampaigns(MemoryChannels):
             return None
         try:
             return self._templates.decoded(decode(stored.raw), self._templates.get(campaign))
-        except InvalidDocumentError as error:
+        except (InvalidDocumentError, NewerSchemaError) as error:
             return broken(RawDocument(stored.raw), error)
 
     async def write_campaign(
@@ -105,7 +106,8 @@ class MemoryCampaigns(MemoryChannels):
                 and fields.get("pause") is None
             )
             rest = campaign.paused_total - fields["pause_seen"]
-            if stands_still and date_of(fields.get("due_at")) and rest > 0:
+            known = fields.get("schema_version", 1) <= SCHEMA_VERSION
+            if known and stands_still and date_of(fields.get("due_at")) and rest > 0:
                 changed = _shifted(fields, timedelta(milliseconds=rest))
                 stored.set({**changed, "pause_seen": campaign.paused_total})
 

@@ -8,6 +8,7 @@ from reactor.store.memory_documents import Stored
 from reactor.store.overview import date_of
 from schemas.campaign import Campaign
 from schemas.ids import CampaignId
+from schemas.problems import SCHEMA_VERSION
 
 
 class MemoryRetention(MemoryBase):
@@ -18,6 +19,7 @@ class MemoryRetention(MemoryBase):
             for stored in self._of("campaigns").where(lambda one: one.get("removed_at") is None)
             if (completed_at := date_of(stored.fields.get("completed_at")))
             and completed_at <= before
+            and stored.fields.get("schema_version", 1) <= SCHEMA_VERSION
         ]
         return tuple(identity for _, identity in sorted(over)[:limit])
 

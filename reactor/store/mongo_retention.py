@@ -6,7 +6,7 @@ from typing import Any
 
 from pymongo import UpdateOne
 
-from reactor.indexes import ANSWERED
+from reactor.indexes import ANSWERED, NEWER
 from reactor.store.base import MongoBase
 from reactor.store.calls import call, long_call, repeated
 from reactor.store.raw import glance, ids_filter
@@ -17,9 +17,8 @@ from schemas.ids import CampaignId
 class MongoRetention(MongoBase):
     @call
     async def removable(self, before: datetime, *, limit: int) -> tuple[CampaignId, ...]:
-        found = self._database.campaigns.find(
-            {"removed_at": None, "completed_at": {"$lte": before}}, {"_id": 1}
-        )
+        query = {"removed_at": None, "completed_at": {"$lte": before}, "$nor": [NEWER]}
+        found = self._database.campaigns.find(query, {"_id": 1})
         return tuple(
             one["_id"] for one in await found.sort("completed_at", 1).limit(limit).to_list()
         )

@@ -84,6 +84,8 @@ class BrokenDocument:
     id: object
     raw: RawDocument
     problem: str
+    #: A newer worker wrote it: it is none of ours, and nothing is to be done about it.
+    newer: bool = False
 
 
 @frozen(kw_only=True)
@@ -347,7 +349,11 @@ class Store(Protocol):
         """
 
     async def removable(self, before: datetime, *, limit: int) -> tuple[CampaignId, ...]:
-        """Find campaigns over by then, of which not all has left; those that ended first come first."""
+        """
+        Find campaigns over by then, of which not all has left; those that ended first come first.
+
+        Those of a newer version are not ours.
+        """
 
     async def remove(self, campaign: Campaign, *, limit: int) -> int:
         """
