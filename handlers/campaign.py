@@ -31,6 +31,9 @@ def step(
         if update.id in present.applied:
             answers.append((update.id, _answer(UpdateStatus.APPLIED, Reason.REPEATED)))
             continue
+        if present.removing_since:
+            answers.append((update.id, _answer(UpdateStatus.IGNORED, Reason.REMOVED)))
+            continue
         changed, answer = _HANDLERS[update.kind](present, update, now)
         answers.append((update.id, answer))
         if answer.status is UpdateStatus.APPLIED:

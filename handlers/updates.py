@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 
 from attrs import evolve
 
-from handlers.answers import answered, ignored
+from handlers.answers import answered, applied, ignored
 from handlers.atom import Acted, settled, under_pause
 from handlers.orders import (
     on_cancel,
@@ -25,7 +25,7 @@ from handlers.replies import on_reply, on_send
 from handlers.reports import on_bounced, on_delivered, on_opted_out
 from handlers.scene import Scene
 from schemas.conversation import MAX_APPLIED, Conversation
-from schemas.transition import Reason, Transition
+from schemas.transition import Reason, Suppress, Transition
 from schemas.update import ConversationUpdate, UpdateKind, UpdateStatus
 
 type Handler = Callable[[Conversation, ConversationUpdate, Scene], Transition]
@@ -49,6 +49,7 @@ HANDLERS: Mapping[UpdateKind, Handler] = {
 AFTER_THE_END = frozenset(
     {UpdateKind.DELIVERED, UpdateKind.BOUNCED, UpdateKind.OPTED_OUT, UpdateKind.RETRY}
 )
+_SUPPRESSING = frozenset({UpdateKind.BOUNCED, UpdateKind.OPTED_OUT})
 _PAUSING = frozenset({UpdateKind.PAUSE, UpdateKind.RESUME})
 
 
@@ -56,6 +57,8 @@ def on_update(conversation: Conversation, update: ConversationUpdate, scene: Sce
     """Decide one update. Without an answer it stays as it is: a `send` during a hand-off."""
     if update.id in conversation.applied:
         return answered(conversation, UpdateStatus.APPLIED, Reason.REPEATED)
+    if scene.campaign.removing_since:
+        return _while_leaving(conversation, update, scene)
     if not conversation.is_open and update.kind not in AFTER_THE_END:
         return ignored(conversation, Reason.FINAL)
     transition = _decided(conversation, update, scene)
@@ -64,6 +67,19 @@ def on_update(conversation: Conversation, update: ConversationUpdate, scene: Sce
     remembered = (*conversation.applied, update.id)[-MAX_APPLIED:]
     changed = evolve(transition.conversation, applied=remembered)
     return evolve(transition, conversation=settled(changed))
+
+
+def _while_leaving(
+    conversation: Conversation, update: ConversationUpdate, scene: Scene
+) -> Transition:
+    """What leaves is not written to any more; but who must not be written to is kept for ever."""
+    if update.kind not in _SUPPRESSING:
+        return ignored(conversation, Reason.REMOVED)
+    effects = HANDLERS[update.kind](conversation, update, scene).effects
+    kept = tuple(effect for effect in effects if isinstance(effect, Suppress))
+    if not kept:
+        return ignored(conversation, Reason.REMOVED)
+    return applied(conversation, Reason.SUPPRESSED, kept)
 
 
 def _decided(conversation: Conversation, update: ConversationUpdate, scene: Scene) -> Transition:

@@ -1,7 +1,7 @@
 """A campaign's turn: its orders, its opening, a batch of its conversations, its end."""
 
-from collections.abc import Mapping
-from datetime import timedelta
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
 
 from attrs import evolve, frozen
 from loguru import logger
@@ -14,8 +14,10 @@ from reactor.engine import Engine
 from reactor.failures import fail
 from reactor.gatekeeper import allowances, closed
 from reactor.inbox import Answers, read_orders
+from reactor.newer import NEWER_SECONDS
 from reactor.opening import open_chunk
 from reactor.recount import keep_counted
+from reactor.retention import let_go
 from reactor.sharing import OVERDUE_SECONDS
 from reactor.store.protocol import (
     Batch,
@@ -30,6 +32,7 @@ from reactor.turns import Turn
 from reactor.unknown import answer_unknown
 from reactor.walk import Setting, walk
 from schemas.campaign import Campaign, CampaignStatus
+from schemas.ids import CampaignId
 
 S = CampaignStatus
 #: Seconds before a campaign whose turn changed nothing gets another for the same reason.
@@ -77,12 +80,14 @@ async def take_turn(engine: Engine, turn: Turn) -> None:
     await _work(engine, turn, present, everything=everything)
     if campaign.failures:
         await engine.store.write_campaign(campaign, evolve(campaign, failures=0))
+    else:
+        await let_go(engine, campaign, scene.now)
 
 
 async def _prepare(engine: Engine, turn: Turn, present: _Present) -> Campaign | None:
     """Follow the campaign's orders; None: the turn ends here, and what was named waits."""
     campaign, now = await _follow_orders(engine, turn, present), present.scene.now
-    if campaign and campaign.completed_at:
+    if campaign and campaign.completed_at and not campaign.removing_since:
         campaign = await keep_counted(engine, campaign, present.scene, writes=bool(turn.named))
     if campaign is None:
         engine.turns.name(turn.campaign_id, turn.named)
@@ -121,7 +126,9 @@ async def _read(engine: Engine, turn: Turn) -> _Present | None:
         return _Present(campaign=campaign, setting=setting)
     if campaign is None:
         await answer_unknown(engine, Inbox.CAMPAIGN_UPDATES, turn.orders, now)
-    if isinstance(campaign, BrokenDocument):
+    if isinstance(campaign, BrokenDocument) and campaign.newer:
+        _leave(engine, turn.campaign_id, [campaign], now)
+    elif isinstance(campaign, BrokenDocument):
         logger.bind(campaign_id=turn.campaign_id, error_type="InvalidDocumentError").error(
             "A campaign cannot be read, and waits"
         )
@@ -171,9 +178,20 @@ async def _open(
     return after
 
 
+def _leave(
+    engine: Engine, campaign_id: CampaignId, newer: Sequence[BrokenDocument], now: datetime
+) -> None:
+    """Leave alone what a newer worker wrote; the campaign is looked at again before long."""
+    engine.telemetry.newer(engine.newer.meet(campaign_id, [each.id for each in newer]))
+    engine.turns.due(campaign_id, now + engine.scale.campaign_span(NEWER_SECONDS))
+
+
 async def _work(engine: Engine, turn: Turn, present: _Present, *, everything: bool) -> None:
     """Load a batch and take it through; then see when there is work again."""
     campaign, scope, turns = present.campaign, scope_of(present.campaign), engine.turns
+    if engine.newer.are_many(campaign.id):
+        _leave(engine, campaign.id, (), present.scene.now)
+        return
     queued = _queues(engine, present.setting, scope)
     # One turn of a campaign after the other: what this one loads, the next one leaves out.
     async with turns.loading(campaign.id):
@@ -181,6 +199,8 @@ async def _work(engine: Engine, turn: Turn, present: _Present, *, everything: bo
         # A broken one has no id that is sure to be one; its failure is noted before long.
         mine = {conversation.id for conversation in batch.conversations} - turns.in_flight
         turns.in_flight |= mine
+    if newer := [each for each in batch.broken if each.newer]:
+        _leave(engine, campaign.id, newer, present.scene.now)
     try:
         if batch.full:
             turns.ready(campaign.id)
@@ -218,7 +238,7 @@ async def _load(
                 scope=scope,
                 now=scene.now,
                 named=turn.named,
-                exclude=frozenset(engine.turns.in_flight),
+                exclude=frozenset(engine.turns.in_flight) | engine.newer.of(campaign.id),
                 queued=queued,
                 buckets=None if everything else engine.share.buckets,
                 besides=_besides(engine, campaign, scope),
@@ -306,6 +326,12 @@ async def _rest(engine: Engine, present: _Present, scope: Scope, *, patient: boo
         # What was open may be closed now, and what was over may be open again: look once more.
         turns.ready(campaign.id)
         return
+    if engine.newer.of(campaign.id):
+        # Neither closed nor waited for: whether the campaign is over is for a newer worker to say.
+        if await engine.store.next_due(campaign.id, Scope.DUE):
+            _leave(engine, campaign.id, (), now)
+            return
+        engine.newer.forget(campaign.id)
     owns = engine.share.owns(campaign.id)
     if scope is Scope.UNSETTLED and owns and not turns.in_flight:
         campaign = (

@@ -2,13 +2,14 @@
 
 import secrets
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 
-from attrs import frozen
+from attrs import Factory, frozen
 
 from handlers.scene import Lease, Scene
 from reactor.clock import ServerClock, TimeScale
 from reactor.counting import Changed
+from reactor.newer import Newer
 from reactor.sharing import Share
 from reactor.slots import Slots
 from reactor.store.protocol import Store
@@ -37,6 +38,9 @@ class Engine:
     lease_seconds: float
     channel_timeout_seconds: float
     max_messages_per_recipient_per_day: int
+    #: Campaign time after its end for which what is personal of a campaign stays. None: for ever.
+    retention: timedelta | None = None
+    newer: Newer = Factory(Newer)
 
     def scene(
         self,

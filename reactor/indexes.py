@@ -7,6 +7,8 @@ from attrs import Factory, frozen
 from pymongo import ASCENDING, IndexModel
 from pymongo.asynchronous.database import AsyncDatabase
 
+from schemas.problems import SCHEMA_VERSION
+
 
 @frozen(kw_only=True)
 class Index:
@@ -34,6 +36,10 @@ class Index:
 PARKED = {"status": "parked"}
 #: A document that is not answered has no `status`, or null. What is answered is in none of these.
 UNANSWERED = {"status": None}
+#: An update that is answered says when.
+ANSWERED = {"applied_at": {"$type": "date"}}
+#: Written by a newer worker.
+NEWER = {"schema_version": {"$gt": SCHEMA_VERSION}}
 
 INDEXES = (
     Index(collection="batch_requests", keys=("due_at",), partial=UNANSWERED),
@@ -53,9 +59,23 @@ INDEXES = (
         Index(collection=inbox, keys=("status",), partial=PARKED)
         for inbox in ("batch_requests", "conversation_updates", "campaign_updates")
     ),
+    # By whom they were about, for their removal.
+    *(
+        Index(collection=inbox, keys=(whom, "applied_at"), partial=ANSWERED)
+        for inbox, whom in (
+            ("conversation_updates", "batch_request_id"),
+            ("conversation_updates", "conversation_id"),
+            ("campaign_updates", "batch_request_id"),
+            ("campaign_updates", "campaign_id"),
+        )
+    ),
     Index(collection="campaigns", keys=("completed_at",), partial={"completed_at": None}),
     Index(collection="campaigns", keys=("recount_at",), partial={"recount_at": {"$type": "date"}}),
     Index(collection="campaigns", keys=("batch_request_id",)),
+    # Over, and what is personal of it has not all left.
+    Index(
+        collection="campaigns", keys=("removed_at", "completed_at"), partial={"removed_at": None}
+    ),
     # What is closed and settled has no due time, and is not in it.
     Index(
         collection="conversations",
@@ -84,6 +104,11 @@ INDEXES = (
         collection="conversations",
         keys=("campaign_id", "status_since"),
         partial={"status": "failed"},
+    ),
+    # Of a newer version than this one: none, but while a newer worker is about.
+    *(
+        Index(collection=ours, keys=("schema_version",), partial=NEWER)
+        for ours in ("campaigns", "conversations")
     ),
     # Counts are read from the keys alone.
     Index(collection="conversations", keys=("campaign_id", "status", "stage", "exit_reason")),

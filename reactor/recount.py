@@ -35,7 +35,7 @@ async def recount(
     """
     began = changed.monotonic()
     now, campaign = await store.campaign(campaign_id)
-    if not isinstance(campaign, Campaign):
+    if not isinstance(campaign, Campaign) or campaign.removing_since:
         changed.forget(campaign_id)
         return
     last_change = now - scale.campaign_span(began - changed_at - MARGIN_SECONDS)

@@ -3,7 +3,7 @@
 import difflib
 import tempfile
 from collections.abc import Collection, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -179,6 +179,16 @@ class Settings:
             "Messages that one address gets at most within 24 hours, from all campaigns together.",
         ),
     )
+    # Long enough for whoever asks what was sent to whom, and no longer than that.
+    retention_days: int = field(
+        default=90,
+        metadata=read_from(
+            "RETENTION_DAYS",
+            whole(0, 36_500),
+            "Days after a campaign's end, in campaign time, for which its conversations, messages"
+            " and updates stay; 0 keeps them.",
+        ),
+    )
     # Two channel time-outs: whatever was being handed off ends, and is recorded.
     shutdown_grace_seconds: float = field(
         default=20.0,
@@ -220,6 +230,10 @@ class Settings:
 
     def channel_specs(self) -> Mapping[str, ChannelSpec]:
         return {name: channel.spec for name, channel in self.channels.items()}
+
+    def retention(self) -> timedelta | None:
+        """Give how long finished campaigns keep what is personal. None: for ever."""
+        return timedelta(days=self.retention_days) if self.retention_days else None
 
     def time_scale(self) -> TimeScale:
         if self.campaign_time_epoch is None:

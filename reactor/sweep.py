@@ -5,6 +5,7 @@ from collections import Counter
 from attrs import define, field
 
 from reactor.engine import Engine
+from reactor.retention import find_removable
 from reactor.sharing import OVERDUE_SECONDS
 from reactor.store.protocol import Hint, Inbox
 from reactor.store.raw import glance
@@ -46,6 +47,7 @@ class Sweep:
             found.extend(hints)
         self._judge(found)
         await self._check_suppressions()
+        await find_removable(engine, now)
         unfinished = await engine.store.unfinished()
         for due in unfinished:
             times = [time for time in (due.due_at, due.conversations_due_at) if time]

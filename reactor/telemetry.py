@@ -159,6 +159,9 @@ class Telemetry:
     def failed(self, campaign_type: str, error_type: str) -> None:
         self._count("reactor.errors", campaign_type=campaign_type, error_type=error_type)
 
+    def newer(self, documents: int) -> None:
+        self._count("reactor.newer", documents)
+
     def alert(self, kind: str, channel: str) -> None:
         self._count("reactor.alerts", kind=kind, channel=channel)
 

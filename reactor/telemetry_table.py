@@ -120,6 +120,11 @@ METRICS: Mapping[str, MetricDoc] = {
         description="Alerts that this worker raised: one for each outage of a channel, say.",
         attributes=("kind", "channel"),
     ),
+    "reactor.newer": MetricDoc(
+        kind="counter",
+        unit="{document}",
+        description="Campaigns and conversations of a newer schema version, left for a newer worker.",
+    ),
     "reactor.poll.rescued": MetricDoc(
         kind="counter",
         unit="{subject}",

@@ -37,7 +37,8 @@ class Turn:
 class _Waiting:
     """What is known to wait for a campaign's next turn."""
 
-    named: set[ConversationId] = field(factory=set)
+    #: In the order in which they came.
+    named: dict[ConversationId, None] = field(factory=dict)
     ordered: bool = False
     orders: dict[bytes, RawDocument] = field(factory=dict)
 
@@ -90,7 +91,7 @@ class Turns:
         waiting = self._queued(campaign_id)
         for conversation in conversations:
             if conversation not in waiting.named and self._room():
-                waiting.named.add(conversation)
+                waiting.named[conversation] = None
 
     def name_later(
         self, campaign_id: CampaignId, conversations: Iterable[ConversationId], at: datetime
@@ -207,12 +208,17 @@ class Turns:
 
     def _turn(self, campaign_id: CampaignId) -> Turn:
         waiting = self._waiting.pop(campaign_id)
-        named = frozenset(list(waiting.named)[: self.batch_size])
+        named = list(waiting.named)
         orders = tuple(waiting.orders.values())
-        self._held -= len(waiting.named) + len(orders)
-        if rest := waiting.named - named:
+        self._held -= len(named) + len(orders)
+        if rest := named[self.batch_size :]:
             self.name(campaign_id, rest)
-        return Turn(campaign_id=campaign_id, named=named, ordered=waiting.ordered, orders=orders)
+        return Turn(
+            campaign_id=campaign_id,
+            named=frozenset(named[: self.batch_size]),
+            ordered=waiting.ordered,
+            orders=orders,
+        )
 
     def _queued(self, campaign_id: CampaignId) -> _Waiting:
         waiting = self._waiting.get(campaign_id)

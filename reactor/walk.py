@@ -75,7 +75,7 @@ async def walk(engine: Engine, batch: Batch, setting: Setting) -> bool:
     }
     if marked:
         await deliver(engine, Marked(scene=scene, since=setting.since, conversations=marked))
-    return bool(applied.won or answered or batch.broken)
+    return bool(applied.won or answered or any(not each.newer for each in batch.broken))
 
 
 async def _handle(
@@ -110,6 +110,8 @@ async def _handle(
         ).opt(exception=outcome).error("A conversation could not be decided")
         await _isolate(engine, conversation, updates, scene, error_type)
     for broken in batch.broken:
+        if broken.newer:
+            continue
         engine.telemetry.failed(scene.campaign.type, "InvalidDocumentError")
         await fail(engine, scene.campaign, broken, broken.problem, scene.now)
     return decided

@@ -254,6 +254,7 @@ async def assemble(
         lease_seconds=settings.lease_seconds,
         channel_timeout_seconds=settings.channel_timeout_seconds,
         max_messages_per_recipient_per_day=settings.max_messages_per_recipient_per_day,
+        retention=settings.retention(),
     )
     logger.bind(
         worker_id=identity,

@@ -7,10 +7,10 @@ from enum import StrEnum
 from attrs import Factory, field, frozen
 
 from schemas.ids import AgentId
+from schemas.problems import SCHEMA_VERSION
 from schemas.template import Template
 from schemas.validators import between, length, longer_than_zero, one_of
 
-SCHEMA_VERSION = 1
 BATCH_RECIPIENTS = "batch_recipients"
 
 

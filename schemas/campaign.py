@@ -7,6 +7,7 @@ from enum import StrEnum
 from attrs import Factory, frozen
 
 from schemas.ids import AgentId, CampaignId, ConversationId
+from schemas.problems import SCHEMA_VERSION
 from schemas.template import Template
 
 
@@ -99,6 +100,7 @@ class Campaign:
     retry_failed_before: datetime | None = None
     #: Ids of the last campaign updates that took effect: one that comes again changes nothing.
     applied: tuple[AgentId, ...] = ()
+    schema_version: int = SCHEMA_VERSION
     version: int = 0
     #: Failed attempts to process it in a row, and what the last one said.
     failures: int = 0
@@ -110,5 +112,10 @@ class Campaign:
     counting_at: datetime | None = None
     #: Completed, and to be counted once more: nobody writes to it later without moving this first.
     recount_at: datetime | None = None
+    #: Since then its conversations, messages and updates leave: what is counted here is the last
+    #: word about them, and it is never counted or opened again.
+    removing_since: datetime | None = None
+    #: All of them have left.
+    removed_at: datetime | None = None
     traceparent: str | None = None
     tracestate: str | None = None

@@ -8,6 +8,7 @@ from attrs import field, frozen
 from schemas.action import Action
 from schemas.batch_request import Recipient
 from schemas.ids import AgentId, CampaignId, ConversationId, SendKey, send_key
+from schemas.problems import SCHEMA_VERSION
 from schemas.template import MAX_SUBJECT, MAX_TEXT
 from schemas.validators import length
 
@@ -239,6 +240,7 @@ class Conversation:
     history: tuple[HistoryEntry, ...] = ()
     created_at: datetime
     status_since: datetime
+    schema_version: int = SCHEMA_VERSION
     version: int = 0
     #: Failed attempts to process it in a row, and what the last one said.
     failures: int = 0

@@ -11,10 +11,16 @@ from datetime import datetime
 from typing import Any
 
 from schemas import values
-from schemas.batch_request import SCHEMA_VERSION, BatchRequest, Recipient
+from schemas.batch_request import BatchRequest, Recipient
 from schemas.faults import problems_of
 from schemas.ids import campaign_id, conversation_id
-from schemas.problems import Fault, InvalidDocumentError, NewerSchemaError, show
+from schemas.problems import (
+    Fault,
+    InvalidDocumentError,
+    NewerSchemaError,
+    refuse_newer,
+    show,
+)
 from schemas.stored import from_document, to_document
 from schemas.strict import make_converter
 from schemas.template import Template
@@ -29,6 +35,7 @@ __all__ = [
     "read_conversation_update",
     "read_recipient",
     "read_template",
+    "refuse_newer",
     "to_document",
 ]
 
@@ -122,10 +129,7 @@ def read_campaign_update(document: object, *, now: datetime) -> CampaignUpdate:
 
 def _read[T](cls: type[T], document: object, path: str, faults: list[Exception] | None = None) -> T:
     """Read a document, of which `faults` are known already."""
-    if isinstance(document, Mapping):
-        version = document.get("schema_version")
-        if isinstance(version, int | float) and version > SCHEMA_VERSION and version % 1 == 0:
-            raise NewerSchemaError(int(version))
+    refuse_newer(document)
     found = list(faults or ())
     read: T | None = None
     try:

@@ -25,12 +25,23 @@ class InvalidDocumentError(Exception):
         super().__init__("; ".join(self.problems))
 
 
+#: Of documents, ours and those of others. One without a version is of the first.
+SCHEMA_VERSION = 1
+
+
 class NewerSchemaError(Exception):
     """A document of a `schema_version` that only a later version of this program understands."""
 
     def __init__(self, version: int) -> None:
         self.version = version
         super().__init__(f"schema_version {version} is newer than this worker")
+
+
+def refuse_newer(document: object) -> None:
+    """Raise NewerSchemaError where a document says that it is of a later version."""
+    version = document.get("schema_version") if isinstance(document, Mapping) else None
+    if isinstance(version, int | float) and version > SCHEMA_VERSION and version % 1 == 0:
+        raise NewerSchemaError(int(version))
 
 
 class Fault(ValueError):  # noqa: N818 -- never leaves this package: it becomes a problem

@@ -69,6 +69,8 @@ class Reason(StrEnum):
     NO_SUCH_REPLY = "no_such_reply"
     NOT_IN_DOUBT = "not_in_doubt"
     REPORTED = "reported"
+    #: The campaign is over for so long that its conversations leave, or have left.
+    REMOVED = "removed"
     #: Waits for the end of a hand-off.
     WAITS = "waits"
     NOT_DUE = "not_due"

@@ -17,6 +17,8 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 IMAGE = "mongo:8.0"
 USED = pytest.StashKey[str]()
+#: How many schedules were simulated, and how fast.
+SCHEDULES = pytest.StashKey[str]()
 
 
 @pytest.fixture(scope="session")
@@ -54,9 +56,11 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_terminal_summary(terminalreporter, config):
-    """Say which MongoDB the tests ran on."""
+    """Say which MongoDB the tests ran on, and how much was simulated."""
     if USED in config.stash:
         terminalreporter.write_line(f"MongoDB: {config.stash[USED]}")
+    if SCHEDULES in config.stash:
+        terminalreporter.write_line(f"Simulation: {config.stash[SCHEDULES]}")
 
 
 @contextmanager

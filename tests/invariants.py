@@ -13,6 +13,8 @@ def check_invariants(database, lines):
     messages = {one["_id"]: one for one in database.messages.find()}
     for campaign in campaigns.values():
         mine = [one for one in conversations if one["campaign_id"] == campaign["_id"]]
+        if campaign["removing_since"]:
+            continue
         accounting(database, campaign, mine)
         for conversation in mine:
             liveness(campaign, conversation)

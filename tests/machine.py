@@ -136,16 +136,19 @@ class Life:
 
     shift: Shift = field(factory=lambda: Shift(worker=0))
     calls: Counter = field(factory=Counter)
+    #: Each call of the shift by its name, in order.
+    named: list = field(factory=list)
     dead: bool = False
 
     def begin(self, shift):
         """Begin a shift."""
-        self.shift, self.calls = shift, Counter()
+        self.shift, self.calls, self.named = shift, Counter(), []
 
     async def call(self, *parts):
         """Count a call, and be stopped at it; the fault that happens at it."""
         self.check()
         self.calls.update(parts)
+        self.named.append(parts[-1])
         assert self.calls["any"] < MAX_CALLS, "the worker spins"
         stall, fault = self.shift.stall, self.shift.fault
         if stall and stall[0] in parts and stall[1] == self.calls[stall[0]]:
@@ -260,7 +263,17 @@ class Watchful(Telemetry):
 class Floor:
     """Where the workers work."""
 
-    def __init__(self, *, policy, batch_size, workers, pace=(None, 1), most_a_day=50, shared=False):
+    def __init__(
+        self,
+        *,
+        policy,
+        batch_size,
+        workers,
+        pace=(None, 1),
+        most_a_day=50,
+        retention=None,
+        shared=False,
+    ):
         self.loop = Loop()
         rate, burst = pace
         spec = ChannelSpec(
@@ -272,6 +285,7 @@ class Floor:
         self.batch_size, self.shared = batch_size, shared
         #: How many workers were ever started.
         self.started = 0
+        self.retention = retention
         self.lives = [Life() for _ in range(workers)]
         self.workers = [self.born(life) for life in self.lives]
 
@@ -296,6 +310,7 @@ class Floor:
             lease_seconds=30.0,
             channel_timeout_seconds=10.0,
             max_messages_per_recipient_per_day=self.most_a_day,
+            retention=self.retention,
         )
         self.started += 1
         return Worker(

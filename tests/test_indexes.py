@@ -27,7 +27,7 @@ from schemas.message import LedgerEntry, MessageStatus, Suppression
 from tests.builders import DAY, NOW, REQUEST, campaign, conversation, slot
 
 MINUTE = timedelta(minutes=1)
-COMMANDS = {"find", "aggregate", "update", "count"}
+COMMANDS = {"find", "aggregate", "update", "count", "delete"}
 
 
 class Explainable(monitoring.CommandListener):
@@ -95,6 +95,7 @@ async def fill(database, store):
     others = [
         evolve(one, id=f"{k}/{one.id}", campaign_id=f"k{k}") for k in range(5) for one in mine
     ]
+    others[-1] = evolve(others[-1], schema_version=2)
     await store.insert_conversations([*mine, *others])
     answered = [
         {"_id": n, "status": "applied", "conversation_id": mine[n % 60].id} for n in range(500)
@@ -203,6 +204,9 @@ async def use_writes(store):
     for _ in range(2):
         await store.record(entries(30))
     await store.ledger([entry.id for entry in entries(3)])
+    assert await store.removable(NOW, limit=3)
+    while await store.remove(campaign(), limit=50):
+        pass
 
 
 def stages_of(plan):
@@ -232,8 +236,9 @@ def collection_scans(plan):
 
 def explained(command):
     """Give the commands that explain one: an `update` has many statements, `explain` takes one."""
-    if "updates" in command:
-        return [{**command, "updates": [each]} for each in command["updates"]]
+    for statements in ("updates", "deletes"):
+        if statements in command:
+            return [{**command, statements: [each]} for each in command[statements]]
     return [command]
 
 

@@ -27,17 +27,15 @@ import reactor.delivery
 import reactor.gatekeeper
 import reactor.opening
 import reactor.walk
-from handlers.gates import allowance
-from reactor.recount import ABANDONED_SECONDS
-from schemas.conversation import MAX_HISTORY
 from schemas.converter import to_document
 from schemas.hand_off import OnUnknown
 from schemas.ids import conversation_id
 from schemas.transition import Record
 from tests.builders import batch_request_document, recipient_document
-from tests.invariants import accounting, honesty, keys, liveness, nothing_dropped, order
+from tests.invariants import liveness
 from tests.machine import Fault, Floor, Shift
-from tests.witness import MemoryDatabase, WitnessedStore
+from tests.rest import agree, come_to_rest
+from tests.witness import WitnessedStore
 
 RECIPIENTS = ["r0", "r1", "r2", "r3"]
 INTENTS = ["yes", "demo", "back", "stop", "out_of_office", "help", None]
@@ -53,8 +51,6 @@ ON_REPLY = [
 ACTIONS = ["advance", "complete", "escalate", {"go_to": "demo"}]
 #: Seconds; 31 is past a lease.
 SPANS = [1, 31, 600, 7_200, 86_400, 3 * 86_400]
-#: Left to this, a machine is stuck.
-MAX_ROUNDS = 400
 
 
 def template(wish):
@@ -150,21 +146,6 @@ SEED = st.integers(0, 999)
 #: Number of store calls after which the agent does it; 0 is now.
 WHEN = st.sampled_from([0, 0]) | st.integers(1, 60)
 RECIPIENT = st.sampled_from(RECIPIENTS)
-
-
-def undecided(conversation, messages):
-    """
-    Leave out what was never reserved.
-
-    Effects come before the conversation's write: a step that reserved a message and gave it up at
-    once, and then lost its race, has entered it as cancelled.
-    """
-    return {
-        key: one
-        for key, one in messages.items()
-        if (one["status"], one["attempts"]) != ("cancelled", 0)
-        or int(key.rsplit("/", 1)[1]) < conversation["message_count"]
-    }
 
 
 class Machine(RuleBasedStateMachine):
@@ -486,139 +467,14 @@ class Machine(RuleBasedStateMachine):
         """Nothing happens any more but time: all comes to its end, and all agrees."""
         try:
             if self.floor:
-                self.heal()
-                self.agree()
+                come_to_rest(self.floor)
+                agree(self.floor, self.claimed)
+                self.replayed()
         finally:
             logger.enable("reactor")
             self.patch.undo()
             if self.floor:
                 self.floor.close()
-
-    def heal(self):
-        """Let everything end."""
-        loop = self.floor.loop
-        self.floor.post.fates.clear()
-        self.floor.post.outage = 0.0, "sent"
-        for act in [each[1] for each in loop.agenda]:
-            act()
-        loop.agenda = []
-        stood = 0
-        for _ in range(MAX_ROUNDS):
-            before = self.at_an_open_gate()
-            self.floor.work([Shift(worker=0), Shift(worker=1)])
-            stood = stood + 1 if before and before <= self.parked() else 0
-            assert stood < 3, "I3 nobody leaves an open gate"
-            self.completed_by_a_sweep()
-            times = self.unsettled()
-            if times is None:
-                self.recount()
-                return
-            later = [time for time in times if time > loop.now()]
-            wait = min(later) - loop.now() if later else timedelta(seconds=1)
-            loop.seconds += wait.total_seconds() + 0.001
-        raise AssertionError(f"I3 stuck: {times}")
-
-    def parked(self):
-        """Give what is parked and could leave, were its gate open."""
-        active = {
-            one["_id"] for one in self.store.documents("campaigns") if one["status"] == "active"
-        }
-        return {
-            (one["_id"], one["slot"]["n"])
-            for one in self.store.documents("conversations")
-            if one["slot"]
-            and one["slot"]["held"]
-            and one["campaign_id"] in active
-            and one["status"] != "paused"
-        }
-
-    def at_an_open_gate(self):
-        """Give what is parked although its gate is open."""
-        state = self.store._states().get("email")
-        allowed = allowance(self.floor.specs["email"], state, self.floor.loop.now())
-        return self.parked() if allowed is None or allowed.count else set()
-
-    def completed_by_a_sweep(self):
-        """I3: no campaign waits for its deadline when none of its conversations is left."""
-        if self.left_over():
-            self.floor.work([Shift(worker=0), Shift(worker=1)])
-        assert not self.left_over()
-
-    def left_over(self):
-        """Give the campaigns that have nothing to do and are not completed."""
-        busy = {
-            one["campaign_id"] for one in self.store.documents("conversations") if one["due_at"]
-        }
-        return [
-            campaign["_id"]
-            for campaign in self.store.documents("campaigns")
-            if campaign["opened"]
-            and campaign["_id"] not in busy
-            and campaign["status"] != "scheduled"
-            and not (campaign["open_until"] or campaign["completed_at"])
-        ]
-
-    def recount(self):
-        """Let a recount that was begun and never finished be given up, and begun again."""
-        self.floor.loop.seconds += ABANDONED_SECONDS + 1
-        self.floor.work([Shift(worker=at) for at in range(3)])
-
-    def unsettled(self):
-        """Give when there is something to do; None: never again."""
-        found = [
-            one
-            for one in self.store.documents("campaigns")
-            if one["due_at"] or not one["completed_at"]
-        ]
-        found += [one for one in self.store.documents("conversations") if one["due_at"]]
-        for inbox in ("conversation_updates", "campaign_updates", "batch_requests"):
-            found += [one for one in self.store.documents(inbox) if one.get("status") is None]
-        return [one["due_at"] for one in found if one.get("due_at")] if found else None
-
-    def agree(self):
-        """I1 to I9 of a world at rest."""
-        self.hand_offs()
-        assert not self.seen.too_fast()
-        database, lines = MemoryDatabase(self.store), list(self.seen.accepted.values())
-        conversations = self.store.documents("conversations")
-        messages = {one["_id"]: one for one in self.store.documents("messages")}
-        for campaign in self.store.documents("campaigns"):
-            mine = [one for one in conversations if one["campaign_id"] == campaign["_id"]]
-            assert campaign["completed_at"]
-            accounting(database, campaign, mine)
-            for one in mine:
-                keys(campaign, one, undecided(one, messages))
-                liveness(campaign, one)
-                assert one["slot"] is None
-                assert len(one["history"]) <= MAX_HISTORY
-        nothing_dropped(database)
-        order(lines)
-        sure = {k: m for k, m in messages.items() if m["conversation_id"] not in self.claimed}
-        honesty(lines, sure)
-        self.honest(messages)
-        self.opted_out()
-        self.replayed()
-
-    def honest(self, messages):
-        """I2, I6: what was reserved has an entry; what was taken or recorded as sent stays so."""
-        assert self.seen.reserved <= set(messages)
-        for key, message in messages.items():
-            if key in self.seen.accepted:
-                assert message["status"] not in {"cancelled", "failed"}, message
-            if key in self.seen.sent:
-                assert message["status"] in {"sent", "delivered", "bounced"}, message
-                assert message["body"], message
-        for update in self.store.documents("conversation_updates"):
-            if update["kind"] == "delivered" and update["status"] == "applied":
-                key = update.get("message_id")
-                assert key is None or messages[key]["status"] in {"delivered", "bounced"}
-
-    def opted_out(self):
-        """I5: an opt-out that was answered has its suppression."""
-        suppressed = {one["_id"] for one in self.store.documents("suppressions")}
-        for update in self.store.documents("conversation_updates"):
-            if update.get("kind") == "opted_out" and update["status"] == "applied":
-                assert f"email:{update['recipient_id']}@example.com" in suppressed
 
     def replayed(self):
         """I8: the same decision again is the same, to the byte."""

@@ -48,6 +48,7 @@ def test_every_variable(tmp_path):
         "LEASE_SECONDS": "9",
         "CHANNEL_TIMEOUT_SECONDS": "3",
         "MAX_MESSAGES_PER_RECIPIENT_PER_DAY": "7",
+        "RETENTION_DAYS": "0",
         "SHUTDOWN_GRACE_SECONDS": " 5 ",
         "HEARTBEAT_FILE": str(tmp_path / "alive"),
         "CAMPAIGN_TIME_SCALE": "3600",
@@ -68,11 +69,14 @@ def test_every_variable(tmp_path):
         lease_seconds=9.0,
         channel_timeout_seconds=3.0,
         max_messages_per_recipient_per_day=7,
+        retention_days=0,
         shutdown_grace_seconds=5.0,
         heartbeat_file=tmp_path / "alive",
         campaign_time_scale=3600.0,
         campaign_time_epoch=epoch,
     )
+    assert settings.retention() is None
+    assert Settings().retention() == timedelta(days=90)
     assert settings.time_scale() == TimeScale(scale=3600, epoch=epoch)
     assert set(environ) == {variable.name for variable in VARIABLES.values()}
 

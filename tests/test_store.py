@@ -317,6 +317,85 @@ async def test_campaigns_of_conversations(store):
 
 
 # -- requests and opening ----------------------------------------------------------------------------
+async def test_what_may_leave_is_what_has_been_over_longest(world):
+    """Not what is under way, nor what has left, nor what ended since, nor what is not ours."""
+    ends = {"b": NOW - DAY, "a": NOW - HOUR, "new": NOW + HOUR, "open": None}
+    for identity, end in ends.items():
+        await world.put("campaigns", to_document(campaign(id=identity, completed_at=end)))
+    left = campaign(id="left", completed_at=NOW - DAY, removed_at=NOW)
+    newer = campaign(id="newer", completed_at=NOW - DAY, schema_version=2)
+    await world.put("campaigns", to_document(left), to_document(newer))
+    assert await world.store.removable(NOW, limit=5) == ("b", "a")
+    assert await world.store.removable(NOW, limit=1) == ("b",)
+    assert await world.store.removable(NOW - HOUR, limit=5) == ("b", "a")
+
+
+async def fill_for_removal(world):
+    """Put what belongs to a campaign, and the same of another."""
+    done = {"status": "applied", "reason": "r", "applied_at": NOW}
+    for request in (REQUEST, "other"):
+        mine = campaign(id=campaign_id(request), batch_request_id=request)
+        of_request, of_campaign = {"batch_request_id": request}, {"campaign_id": mine.id}
+        document = batch_request_document(_id=request, status="accepted")
+        await world.put("batch_requests", document | {"rejected_recipients": [{"id": "x"}]})
+        for n in range(3):
+            identity = f"{request}-{n}"
+            one = evolve(conversation(f"r{n}"), id=identity, campaign_id=mine.id)
+            await world.put("conversations", to_document(one))
+            await world.put("messages", {"_id": identity, "status": "sent", **of_campaign})
+            direct = {"_id": f"{identity}-direct", "conversation_id": identity, **done}
+            await world.put("conversation_updates", direct)
+            await world.put("conversation_updates", {"_id": identity, **of_request, **done})
+            await world.put("campaign_updates", {"_id": identity, **of_request, **done})
+            await world.put("campaign_updates", {"_id": f"{identity}-c", **of_campaign, **done})
+            await world.put("rejected_recipients", {"_id": identity, **of_request})
+            raw = not_utf8({"_id": f"{identity}-broken", **of_request})
+            await world.put("batch_recipients", {"_id": identity, **of_request}, raw)
+        await world.put("conversation_updates", {"_id": f"{request}-new", **of_request})
+        await world.put("campaign_updates", {"_id": f"{request}-new", **of_campaign})
+    await world.put("suppressions", {"_id": "email:r0@example.com"})
+
+
+async def test_what_belongs_to_a_campaign_leaves_by_and_by(world):
+    """All of it and nothing else, a batch at a time, each call of at most so many."""
+    await fill_for_removal(world)
+    removed = []
+    while count := await world.store.remove(campaign(), limit=2):
+        removed.append(count)
+    assert max(removed) == 2
+    # Updates that name their conversation leave with it, uncounted.
+    assert sum(removed) == 3 * 6 + 6
+    assert await world.store.remove(campaign(), limit=2) == 0
+    for collection in ("conversations", "messages", "rejected_recipients"):
+        assert [one["_id"] for one in await world.all(collection)] == [
+            f"other-{n}" for n in range(3)
+        ]
+    for collection, count in (
+        ("batch_recipients", 6),
+        ("conversation_updates", 7 + 1),
+        ("campaign_updates", 7 + 1),
+    ):
+        left = [one["_id"] for one in await world.all(collection)]
+        assert len(left) == count
+        assert {f"{REQUEST}-new"} >= {one for one in left if one.startswith(REQUEST)}
+    assert len(await world.all("suppressions")) == 1
+
+
+async def test_a_request_stays_without_its_recipients(world):
+    """Its answer stays; one that names no inline recipients gets none; no other is touched."""
+    inline = batch_request_document(_id=REQUEST, status="accepted", counts={"recipients": 2})
+    elsewhere = {"_id": "p", "status": "accepted", "recipients_from": "batch_recipients"}
+    again = batch_request_document(_id="q")
+    for document in (inline, elsewhere, again):
+        await world.put("batch_requests", document)
+        one = campaign(id=document["_id"], batch_request_id=document["_id"])
+        assert await world.store.remove(one, limit=10) == 0
+    found = {one["_id"]: one for one in await world.all("batch_requests")}
+    assert found[REQUEST] == inline | {"recipients": [], "rejected_recipients": []}
+    assert found["p"] == elsewhere | {"rejected_recipients": []}
+    assert found["q"] == again
+
+
 async def test_a_template_by_name_and_version(world):
     """Without a version the highest number; a version may be a double."""
     for n, version in enumerate([1, 10.0, 9, "99"]):
@@ -871,6 +950,43 @@ async def test_loading_leaves_aside_what_is_broken(world):
     assert not (await world.store.load(order())).broken
     failures = {each["_id"]: each.get("failures") for each in await world.all("conversations")}
     assert failures == {conversation("bad").id: 1, "odd": 1, conversation("r0").id: 0}
+
+
+async def test_what_a_newer_worker_wrote_is_none_of_ours(world):
+    """It is given as such and not read; a grouped write passes it over."""
+    store = world.store
+    one = conversation("r0", message_count=1, wait_until=NOW, schema_version=2)
+    await world.put("conversations", to_document(one) | {"stage": {"of": "another kind"}})
+    batch = await store.load(order(named=frozenset({one.id})))
+    assert batch.conversations == ()
+    (theirs,) = batch.broken
+    assert (theirs.id, theirs.newer) == (one.id, True)
+    assert theirs.problem == "schema_version 2 is newer than this worker"
+    assert await store.conversations([one.id]) == ()
+    before = await world.all("conversations")
+    await store.shift_waits(campaign(paused_total=1_000))
+    assert await world.all("conversations") == before
+
+
+async def test_a_campaign_of_a_newer_worker(store):
+    """Also one that was read before, when it was none."""
+    await store.insert_campaign(campaign())
+    _, ours = await store.campaign(CAMPAIGN)
+    assert await store.write_campaign(ours, evolve(ours, schema_version=2))
+    _, theirs = await store.campaign(CAMPAIGN)
+    sight = await store.sight(CAMPAIGN)
+    assert theirs.newer
+    assert sight.campaign.newer
+
+
+async def test_what_has_no_version_is_of_the_first(world):
+    """Documents that were written before there was one."""
+    for collection, one in (("campaigns", campaign()), ("conversations", conversation("r0"))):
+        document = to_document(one)
+        assert document.pop("schema_version") == 1
+        await world.put(collection, document)
+    assert (await world.store.campaign(CAMPAIGN))[1] == campaign()
+    assert await world.store.conversations([conversation("r0").id]) == (conversation("r0"),)
 
 
 async def test_unknown_fields_of_conversations_are_kept(world):

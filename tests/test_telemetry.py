@@ -174,6 +174,7 @@ def test_every_metric(watched):
     telemetry.advanced("renewal", "replied", 2)
     telemetry.failed("renewal", "StoreUnavailableError")
     telemetry.rescued(3)
+    telemetry.newer(2)
     telemetry.alert("circuit_opened", "email")
     telemetry.stream_restarted(136)
     telemetry.lag(0.5)

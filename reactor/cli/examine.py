@@ -12,6 +12,7 @@ from pymongo import WriteConcern
 from pymongo.errors import PyMongoError
 
 from reactor.cli.failure import ExitCode, Failure
+from reactor.cli.newer import newer_documents, spelled
 from reactor.cli.output import stdout_console, text
 from reactor.cli.session import (
     ANSWER_SECONDS,
@@ -60,7 +61,8 @@ def check(*, startup: bool, timeout: float) -> None:
     """
     Say whether a worker could work here.
 
-    Looks at settings, server, replica set, majority, clock, indexes and channels. Prints a line for
+    Looks at settings, server, replica set, majority, clock, indexes, documents of a newer version
+    and channels. Prints a line for
     each, and what to do about those that failed. The exit code is 1 if any failed, 2 if settings
     are wrong.
     """
@@ -217,6 +219,15 @@ async def _indexes(opened: Session) -> Finding:
     return Finding(subject="indexes", found=found, advice="Run `reactor init-db`.")
 
 
+async def _documents(opened: Session) -> Finding:
+    newer = await newer_documents(opened)
+    if not newer:
+        return Finding(subject="documents", found="none of a newer version")
+    found = f"of a newer version: {spelled(newer)}"
+    advice = "This version leaves them alone: run workers of the version that wrote them."
+    return Finding(subject="documents", found=found, advice=advice)
+
+
 def _channels(settings: Settings) -> Finding:
     if settings.channels:
         return Finding(subject="channels", found=", ".join(sorted(settings.channels)))
@@ -230,4 +241,5 @@ PROBES: dict[str, Callable[[Session], Awaitable[Finding]]] = {
     "majority": _majority,
     "clock": _clock,
     "indexes": _indexes,
+    "documents": _documents,
 }

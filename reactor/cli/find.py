@@ -55,7 +55,21 @@ async def the_conversation(
 ) -> Document:
     """Find one conversation; `Failure` if there is none, or more than one."""
     found = await find_conversations(database, reference, projection)
+    if not found:
+        await _say_if_removed(database, reference)
     return only(found, "conversation", reference)
+
+
+async def _say_if_removed(database: AsyncDatabase[Document], reference: str) -> None:
+    """Fail where it may have been one of a campaign whose conversations have left."""
+    requests = {campaign_id(request) for request, _ in _request_and_recipient(reference)}
+    removed = {"_id": {"$in": list(requests)}, "removing_since": {"$type": "date"}}
+    for campaign in await _some(database["campaigns"], removed, {"removing_since": 1}):
+        since = f"{campaign['removing_since']:%Y-%m-%d}"
+        raise NotFoundFailure(
+            f"no conversation {text(reference)!r} here: its campaign {campaign['_id']} has long been"
+            f" over, and its conversations were removed on {since}"
+        )
 
 
 def not_found(what: str, reference: str) -> Failure:

@@ -12,6 +12,7 @@ from rich.live import Live
 
 from reactor.cli.failure import UsageFailure
 from reactor.cli.find import find_campaigns, not_found, only, request_ids
+from reactor.cli.newer import newer_documents, spelled
 from reactor.cli.output import (
     columns,
     distance,
@@ -107,7 +108,11 @@ async def _list(session: Session, limit: int) -> list[Document]:
 
 
 async def _all(session: Session, limit: int) -> Document:
-    return {"campaigns": await _list(session, limit), **await read_channels(session)}
+    return {
+        "campaigns": await _list(session, limit),
+        "newer": await newer_documents(session),
+        **await read_channels(session),
+    }
 
 
 async def _channels(session: Session, _: object) -> Document:
@@ -121,7 +126,8 @@ async def _one(session: Session, reference: str) -> Document:
     if found := await find_campaigns(session.database, reference):
         campaign = only(found, "campaign", reference)
         request = await requests.find_one({"_id": campaign["batch_request_id"]}, answer)
-        return {"campaign": campaign, "batch_request": request}
+        newer = await newer_documents(session, campaign["_id"])
+        return {"campaign": campaign, "batch_request": request, "newer": newer}
     request = await requests.find_one({"_id": {"$in": list(request_ids(reference))}}, answer)
     if request is None:
         raise not_found("campaign", reference)
@@ -168,9 +174,11 @@ def _is_over(found: Any) -> bool:
 
 
 def _render_all(found: Mapping[str, Any], now: datetime) -> RenderableType:
-    channels = render_channels(found, now)
+    parts = render_channels(found, now)
+    if found["newer"]:
+        parts += ["", f"Documents of a newer version: {spelled(found['newer'])}"]
     campaigns = _render_list(found["campaigns"], now)
-    return Group(campaigns, *channels) if channels else campaigns
+    return Group(campaigns, *parts) if parts else campaigns
 
 
 def _render_channels(found: Mapping[str, Any], now: datetime) -> RenderableType:
@@ -214,7 +222,8 @@ def _render_one(found: Mapping[str, Any], now: datetime) -> RenderableType:
             ("Decided", moment(request.get("decided_at"), now)),
         ]
         return Group(pairs(rows), *_problems(request))
-    return Group(pairs(_facts(campaign, now)), "", _funnel(campaign), *_problems(request))
+    facts = [*_facts(campaign, now), ("Of a newer version", spelled(found["newer"]))]
+    return Group(pairs(facts), "", _funnel(campaign), *_problems(request))
 
 
 def _facts(campaign: Mapping[str, Any], now: datetime) -> Iterator[tuple[str, object]]:
@@ -231,6 +240,8 @@ def _facts(campaign: Mapping[str, Any], now: datetime) -> Iterator[tuple[str, ob
     yield "Deadline", moment(campaign.get("deadline_at"), now)
     yield "Completed", moment(campaign.get("completed_at"), now)
     yield "Because", campaign.get("completion_reason")
+    removing = moment(campaign.get("removing_since"), now)
+    yield "Removed", moment(campaign.get("removed_at"), now) or (removing and f"since {removing}")
     yield (
         "Recipients",
         f"{counts.get('recipients', 0)}, {counts.get('rejected', 0)} of them rejected",

@@ -19,7 +19,12 @@ from reactor.store.raw import glance
 from reactor.store.templates import Templates
 from schemas.campaign import Campaign
 from schemas.channel import ChannelState
-from schemas.converter import InvalidDocumentError, from_document
+from schemas.converter import (
+    InvalidDocumentError,
+    NewerSchemaError,
+    from_document,
+    refuse_newer,
+)
 from schemas.documents import CODEC, decode
 from schemas.ids import CampaignId
 from schemas.template import Template
@@ -138,7 +143,7 @@ class MongoBase:
         for raw in raws:
             try:
                 return self._templates.decoded(decode(raw.data), known)
-            except InvalidDocumentError as error:
+            except (InvalidDocumentError, NewerSchemaError) as error:
                 return broken(raw, error)
         return None
 
@@ -161,12 +166,16 @@ def read_each[T](
     broke: list[BrokenDocument] = []
     for raw in raws:
         try:
-            read.append(from_document(kind, decode(raw.data)))
-        except InvalidDocumentError as error:
+            document = decode(raw.data)
+            refuse_newer(document)
+            read.append(from_document(kind, document))
+        except (InvalidDocumentError, NewerSchemaError) as error:
             broke.append(broken(raw, error))
     return read, broke
 
 
-def broken(raw: RawDocument, error: InvalidDocumentError) -> BrokenDocument:
-    problem = "; ".join(error.problems[:3])
-    return BrokenDocument(id=glance(raw.data).get("_id"), raw=raw, problem=problem)
+def broken(raw: RawDocument, error: InvalidDocumentError | NewerSchemaError) -> BrokenDocument:
+    identity = glance(raw.data).get("_id")
+    if isinstance(error, NewerSchemaError):
+        return BrokenDocument(id=identity, raw=raw, problem=str(error), newer=True)
+    return BrokenDocument(id=identity, raw=raw, problem="; ".join(error.problems[:3]))

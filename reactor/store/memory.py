@@ -3,9 +3,10 @@
 from reactor.store.memory_conversations import MemoryConversations
 from reactor.store.memory_inbox import MemoryInbox
 from reactor.store.memory_members import MemoryMembers
+from reactor.store.memory_retention import MemoryRetention
 
 
-class MemoryStore(MemoryInbox, MemoryConversations, MemoryMembers):
+class MemoryStore(MemoryInbox, MemoryConversations, MemoryMembers, MemoryRetention):
     """
     Keeps the contract of `reactor.store.protocol.Store` as long as the process lives.
 

@@ -10,6 +10,7 @@ from reactor.store.bson_order import bson_order
 from reactor.store.memory_documents import Documents, Fields, Stored
 from reactor.store.overview import date_of
 from reactor.store.protocol import RawDocument
+from reactor.store.templates import Templates
 from schemas.conversation import Conversation
 from schemas.ids import AgentId
 
@@ -23,6 +24,7 @@ class MemoryBase:
         self._clock = clock
         self._pause = pause
         self._collections: dict[str, Documents] = {}
+        self._templates = Templates()
 
     def _of(self, collection: str) -> Documents:
         return self._collections.setdefault(collection, Documents())

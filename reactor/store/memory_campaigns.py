@@ -15,9 +15,10 @@ from reactor.store.patches import patch_between
 from reactor.store.protocol import BrokenDocument, Due, RawDocument, Scope, Sight
 from schemas.campaign import Campaign, CampaignStatus, Counts, MessageCounts
 from schemas.conversation import ConversationStatus, SlotState
-from schemas.converter import InvalidDocumentError, from_document
+from schemas.converter import InvalidDocumentError, NewerSchemaError
 from schemas.documents import decode
 from schemas.ids import CampaignId
+from schemas.problems import SCHEMA_VERSION
 
 _STANDING_STILL = {
     ConversationStatus.PENDING,
@@ -46,8 +47,8 @@ class MemoryCampaigns(MemoryChannels):
         if stored is None:
             return None
         try:
-            return from_document(Campaign, decode(stored.raw))
-        except InvalidDocumentError as error:
+            return self._templates.decoded(decode(stored.raw), self._templates.get(campaign))
+        except (InvalidDocumentError, NewerSchemaError) as error:
             return broken(RawDocument(stored.raw), error)
 
     async def write_campaign(
@@ -113,7 +114,8 @@ class MemoryCampaigns(MemoryChannels):
                 and fields.get("pause") is None
             )
             rest = campaign.paused_total - fields["pause_seen"]
-            if stands_still and date_of(fields.get("due_at")) and rest > 0:
+            known = fields.get("schema_version", 1) <= SCHEMA_VERSION
+            if known and stands_still and date_of(fields.get("due_at")) and rest > 0:
                 changed = _shifted(fields, timedelta(milliseconds=rest))
                 stored.set({**changed, "pause_seen": campaign.paused_total})
 

@@ -66,6 +66,9 @@ class Documents:
         self._stored[stored.identity] = stored
         return True
 
+    def delete(self, stored: Stored) -> None:
+        self._stored.pop(stored.identity, None)
+
     def get(self, identity: object) -> Stored | None:
         return self.by_raw_id(encoded({"_id": identity}))
 
@@ -76,7 +79,9 @@ class Documents:
         return self._stored.get(only_id(raw))
 
     def among(self, ids: Collection[Any]) -> list[Stored]:
-        return [stored for identity in set(ids) if (stored := self.get(identity))]
+        # In an order that is the same in every process: a simulation must be repeatable.
+        wanted = sorted({encoded({"_id": identity}) for identity in ids})
+        return [stored for raw in wanted if (stored := self.by_raw_id(raw))]
 
     def where(self, matches: Callable[[Fields], bool]) -> list[Stored]:
         return [stored for stored in self if matches(stored.fields)]

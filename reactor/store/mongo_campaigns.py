@@ -16,6 +16,7 @@ from reactor.store.raw import glance
 from schemas.campaign import Campaign, CampaignStatus, Counts, MessageCounts
 from schemas.converter import InvalidDocumentError
 from schemas.ids import CampaignId
+from schemas.problems import SCHEMA_VERSION
 
 #: Like the index of leases.
 LEASED = {"slot.state": "sending", "slot.until": {"$type": "date"}}
@@ -116,7 +117,10 @@ class MongoCampaigns(MongoBase):
             "pause_seen": {"$lt": campaign.paused_total},
             "status": {"$in": _STANDING_STILL},
             # The start is a date, and comes when it comes.
-            "$nor": [{"status": "pending", "message_count": 0}],
+            "$nor": [
+                {"status": "pending", "message_count": 0},
+                {"schema_version": {"$gt": SCHEMA_VERSION}},
+            ],
         }
         update = [{"$set": moved}, {"$set": {"due_at": due, "version": {"$add": ["$version", 1]}}}]
         await repeated(lambda: self._database.conversations.update_many(query, update))

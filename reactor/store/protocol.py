@@ -90,6 +90,8 @@ class BrokenDocument:
     id: object
     raw: RawDocument
     problem: str
+    #: A newer worker wrote it: it is none of ours, and nothing is to be done about it.
+    newer: bool = False
 
 
 @frozen(kw_only=True)
@@ -366,6 +368,21 @@ class Store(Protocol):
         DUE, None: no conversation is unsettled.
 
         LEASES: of slots that are `sending` only. UNSETTLED: as DUE. NAMED: None.
+        """
+
+    async def removable(self, before: datetime, *, limit: int) -> tuple[CampaignId, ...]:
+        """
+        Find campaigns over by then, of which not all has left; those that ended first come first.
+
+        Those of a newer version are not ours.
+        """
+
+    async def remove(self, campaign: Campaign, *, limit: int) -> int:
+        """
+        Remove what belongs to a campaign for good: at most so many documents; how many.
+
+        Conversations (each with its updates), messages, answered updates, rejected recipients,
+        recipients. 0: nothing was left but what its request says of recipients, and nothing is now.
         """
 
     async def shift_waits(self, campaign: Campaign) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from attrs import define, evolve, field
 
 from schemas.campaign import Campaign
-from schemas.converter import from_document, to_document
+from schemas.converter import from_document, refuse_newer, to_document
 from schemas.ids import CampaignId
 from schemas.template import MessageTemplate, Stage, Template
 
@@ -28,7 +28,12 @@ class Templates:
         return self._known.get(campaign)
 
     def decoded(self, document: Mapping[str, Any], known: Template | None) -> Campaign:
-        """Decode a campaign; with `known` it was read without its template."""
+        """
+        Decode a campaign; with `known` it was read without its template.
+
+        NewerSchemaError: a newer worker wrote it.
+        """
+        refuse_newer(document)
         if known is None:
             campaign = from_document(Campaign, document)
         else:
