@@ -506,6 +506,12 @@ class TestReopened:
         after = reopened(CAMPAIGNS["completed"], NOW, START)
         assert (after.status, after.open_until, after.due_at) == (S.ACTIVE, START, START)
 
+    @pytest.mark.parametrize("given", ["active", "paused"])
+    def test_one_that_is_not_over_is_kept_from_its_end(self, given):
+        """Nothing else changes: a pause stays."""
+        before = CAMPAIGNS[given]
+        assert reopened(before, NOW, START) == evolve(before, open_until=START, due_at=START)
+
     def test_until_and_cancelled(self):
         """Cancelled while a conversation is about to open, it is looked at when that is over."""
         after, _ = follow(reopened(CAMPAIGNS["completed"], NOW, START), order("cancel"))
