@@ -15,6 +15,7 @@ from reactor.cli.submit import submit
 from reactor.cli.suppress import suppress
 from reactor.cli.unknown import unknown
 from reactor.cli.validate import validate
+from reactor.cli.verify import verify
 
 
 @click.group(
@@ -38,7 +39,7 @@ def reactor() -> None:
 
 for command in (
     *(run, demo, submit, validate, status, show, pause, resume, cancel),
-    *(suppress, unknown, dead),
+    *(suppress, unknown, dead, verify),
     *(check, init_db, config, schema, health, version),
 ):
     reactor.add_command(command)
