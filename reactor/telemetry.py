@@ -150,8 +150,12 @@ class Telemetry:
     def failed(self, campaign_type: str, error_type: str) -> None:
         self._count("reactor.errors", campaign_type=campaign_type, error_type=error_type)
 
-    def alert(self, kind: str, channel: str) -> None:
-        self._count("reactor.alerts", kind=kind, channel=channel)
+    def alert(self, kind: str, channel: str | None = None) -> None:
+        """Count an alert, about a channel or not."""
+        if channel is None:
+            self._count("reactor.alerts", kind=kind)
+        else:
+            self._count("reactor.alerts", kind=kind, channel=channel)
 
     def rescued(self, subjects: int) -> None:
         self._count("reactor.poll.rescued", subjects)

@@ -110,5 +110,7 @@ class Campaign:
     counting_at: datetime | None = None
     #: Completed, and to be counted once more: nobody writes to it later without moving this first.
     recount_at: datetime | None = None
+    #: Since when it would be complete, and its counts do not agree: there is an alert. None: they do.
+    discrepancy_at: datetime | None = None
     traceparent: str | None = None
     tracestate: str | None = None

@@ -28,9 +28,12 @@ import reactor.gatekeeper
 import reactor.opening
 import reactor.walk
 from handlers.gates import allowance
+from handlers.verify import Beside, judge
 from reactor.recount import ABANDONED_SECONDS
+from schemas.campaign import Campaign
 from schemas.conversation import MAX_HISTORY
-from schemas.converter import to_document
+from schemas.converter import from_document, to_document
+from schemas.finding import SeenConversation, SeenEntry
 from schemas.hand_off import OnUnknown
 from schemas.ids import conversation_id
 from schemas.transition import Record
@@ -165,6 +168,11 @@ def undecided(conversation, messages):
         if (one["status"], one["attempts"]) != ("cancelled", 0)
         or int(key.rsplit("/", 1)[1]) < conversation["message_count"]
     }
+
+
+def seen_entry(message):
+    """Give an entry as `reactor verify` reads it."""
+    return message | {"id": message["_id"], "has_body": message["body"] is not None}
 
 
 class Machine(RuleBasedStateMachine):
@@ -589,6 +597,9 @@ class Machine(RuleBasedStateMachine):
                 liveness(campaign, one)
                 assert one["slot"] is None
                 assert len(one["history"]) <= MAX_HISTORY
+            assert self.verified(campaign, mine, list(messages.values())) == []
+        # An alert would say that counts did not agree, and they do.
+        assert all(one["kind"] == "circuit_opened" for one in self.store.documents("alerts"))
         nothing_dropped(database)
         order(lines)
         sure = {k: m for k, m in messages.items() if m["conversation_id"] not in self.claimed}
@@ -596,6 +607,21 @@ class Machine(RuleBasedStateMachine):
         self.honest(messages)
         self.opted_out()
         self.replayed()
+
+    def verified(self, document, conversations, messages):
+        """Give what `reactor verify` would say of a campaign at rest: nothing."""
+        campaign, now = from_document(Campaign, document), self.floor.loop.now()
+        spans = (timedelta(seconds=seconds) for seconds in (1, 30, 3_600))
+        known = Beside(
+            campaign=campaign, now=now, **dict(zip(("skew", "lease", "long"), spans, strict=True))
+        )
+        found = []
+        for each in conversations:
+            mine = [one for one in messages if one["conversation_id"] == each["_id"]]
+            entries = [from_document(SeenEntry, seen_entry(one)) for one in mine]
+            seen = from_document(SeenConversation, {**each, "id": each["_id"]})
+            found += judge(seen, entries, known)
+        return found
 
     def honest(self, messages):
         """I2, I6: what was reserved has an entry; what was taken or recorded as sent stays so."""
