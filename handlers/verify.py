@@ -80,9 +80,8 @@ class _Draft:
 
 @frozen(kw_only=True)
 class _Ledger:
-    """A conversation's entries by n, and those that have none."""
-
     by_number: Mapping[int, Sequence[SeenEntry]]
+    #: Those whose key is none of this conversation's.
     strange: Sequence[SeenEntry]
 
     @classmethod
@@ -99,8 +98,7 @@ class _Ledger:
         return cls(by_number=by_number, strange=strange)
 
     @property
-    def entries(self) -> Iterator[SeenEntry]:
-        """All of them, in the order of their n."""
+    def in_order(self) -> Iterator[SeenEntry]:
         for number in sorted(self.by_number):
             yield from self.by_number[number]
 
@@ -119,8 +117,7 @@ def _never_left(entry: SeenEntry) -> bool:
 def _accounting(one: SeenConversation, beside: Beside) -> Iterator[_Draft]:
     i1 = Invariant.ACCOUNTING
     if beside.rejected:
-        what, found = "its recipient", "one that was rejected as well"
-        yield _Draft(i1, what, "one that was not rejected", found, remedy=Remedy.REJECTION)
+        yield _Draft(i1, "its recipient", "not rejected", "rejected", remedy=Remedy.REJECTION)
     if one.is_open and one.exit_reason:
         yield _Draft(i1, "exit reason of an open conversation", None, one.exit_reason)
     if not one.is_open and not one.exit_reason:
@@ -129,7 +126,8 @@ def _accounting(one: SeenConversation, beside: Beside) -> Iterator[_Draft]:
         yield _Draft(i1, "status in a completed campaign", "a final one", one.status)
     if beside.campaign.completed_at and one.slot:
         found = f"{one.slot.stage}/{one.slot.n} {one.slot.state}"
-        yield _Draft(i1, "slot in a completed campaign", None, found)
+        remedy = Remedy.PERSON if one.is_open else Remedy.DUE_TIME
+        yield _Draft(i1, "slot in a completed campaign", None, found, remedy=remedy)
 
 
 def _keys(one: SeenConversation, ledger: _Ledger, beside: Beside) -> Iterator[_Draft]:
@@ -198,7 +196,7 @@ def _lease(one: SeenConversation, beside: Beside) -> Iterator[_Draft]:
 
 def _order(ledger: _Ledger, beside: Beside) -> Iterator[_Draft]:
     # A report may say itself when it was sent: only what a worker has seen counts.
-    sent = [one for one in ledger.entries if one.status is MessageStatus.SENT and one.sent_at]
+    sent = [one for one in ledger.in_order if one.status is MessageStatus.SENT and one.sent_at]
     for before, after in pairwise(sent):
         if before.sent_at and after.sent_at and after.sent_at < before.sent_at - beside.skew:
             expected = f"after that of {before.id}, {_spelled(before.sent_at)}"
@@ -212,7 +210,7 @@ def _last_look(one: SeenConversation, ledger: _Ledger, beside: Beside) -> Iterat
     When it was recorded proves nothing: its worker may have been stopped after the hand-off.
     """
     closed_at = None if one.is_open else one.status_since
-    for entry in ledger.entries:
+    for entry in ledger.in_order:
         if entry.status not in _LEFT or entry.due_at is None:
             continue
         answered_at = beside.suppressed.get(entry.address or "")

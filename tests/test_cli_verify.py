@@ -1,4 +1,4 @@
-"""`reactor verify`, on a database that a worker has made and somebody broke, and in motion."""
+"""`reactor verify` and `reactor repair`, on a database that a worker has made and somebody broke."""
 
 import json
 import secrets
@@ -8,11 +8,13 @@ import anyio
 import pytest
 
 from reactor.cli import suspects
+from reactor.store.mongo import MongoStore
 from reactor.store.places import rejected_id
 from schemas.documents import CODEC
 from schemas.ids import campaign_id, conversation_id, send_key
 from tests.builders import batch_request_document, recipient_document, template_document
 from tests.dead_letters import on_terminal
+from tests.invariants import check_invariants
 from tests.live import live
 from tests.test_cli import invoke
 from tests.world import world as make_world
@@ -316,15 +318,15 @@ def test_what_is_right_when_it_is_looked_at_again_is_right(database, run, monkey
     stored = database.conversations.find_one({"_id": OPEN})
     change("conversations", OPEN, due_at=None)(database)
     change("campaigns", COMPLETED, **{"counts.open": 7})(database)
-    look_again = suspects.Verifier._look_again
+    look_again = suspects.Verifier.look_again
 
     async def mended(self, *arguments):
         change("conversations", OPEN, due_at=stored["due_at"])(database)
         change("campaigns", COMPLETED, **{"counts.open": 0})(database)
-        monkeypatch.setattr(suspects.Verifier, "_look_again", look_again)
+        monkeypatch.setattr(suspects.Verifier, "look_again", look_again)
         return await look_again(self, *arguments)
 
-    monkeypatch.setattr(suspects.Verifier, "_look_again", mended)
+    monkeypatch.setattr(suspects.Verifier, "look_again", mended)
     result = run("verify", "r", "--patience", "20")
     assert (result.exit_code, result.stdout.splitlines()) == (
         0,
@@ -335,14 +337,14 @@ def test_what_is_right_when_it_is_looked_at_again_is_right(database, run, monkey
 def test_another_thing_that_is_wrong_later_is_not_the_same(database, run, monkeypatch):
     """Only what looks wrong each time, in the same way, is wrong."""
     change("conversations", OPEN, due_at=None)(database)
-    look_again = suspects.Verifier._look_again
+    look_again = suspects.Verifier.look_again
 
     async def moved(self, *arguments):
         copy("messages", FIRST, **alike(OPEN, 7))(database)
         later("conversations", OPEN, "due_at", "deadline_at", -30 * 24 * HOUR)(database)
         return await look_again(self, *arguments)
 
-    monkeypatch.setattr(suspects.Verifier, "_look_again", moved)
+    monkeypatch.setattr(suspects.Verifier, "look_again", moved)
     assert run("verify", "r", "--patience", "0").exit_code == 0
 
 
@@ -426,3 +428,159 @@ async def test_while_workers_work(mongodb_uri, mongodb_client, database_name, tm
         assert len(looks) > 3
         result = await anyio.to_thread.run_sync(lambda: invoke("verify", "q", **environment))
         assert result.exit_code == 0
+
+
+# -- repair ------------------------------------------------------------------------------------------
+SAFE = (
+    "rejected, and with a conversation",
+    "a slot in a completed campaign",
+    "counts of a completed campaign",
+    "messages of a completed campaign",
+    "due never",
+    "due after its deadline",
+    "closed, and due",
+    "a campaign that is never looked at",
+)
+#: What verify finds, and repair must not touch.
+FOR_A_PERSON = (
+    "a conversation is lost",
+    "open in a completed campaign",
+    "what cannot be read",
+    "an entry that cannot be read",
+    "a key without its entry",
+    "two entries with one n",
+    "an entry of nobody",
+    "a lease that nobody takes over",
+    "sent before the one before",
+    "reserved after the end",
+    "taken, and called cancelled",
+)
+NOW = ("--patience", "0")
+
+
+def everything(database):
+    """Read all documents."""
+    return {name: list(database[name].find()) for name in database.list_collection_names()}
+
+
+@pytest.mark.parametrize("broken", SAFE)
+def test_what_is_safe_is_put_right(database, run, broken):
+    """It is listed, and done when it is told to; afterwards everything holds."""
+    BREAKS[broken][0](database)
+    messages = list(database.messages.find())
+    before = everything(database)
+    planned = run("repair", "--all", "--dry-run", *NOW)
+    assert planned.exit_code == 0
+    assert planned.stdout.endswith("found, nothing was done\n")
+    assert everything(database) == before
+    done = run("repair", "--all", *NOW)
+    assert done.exit_code == 0, done.output
+    assert done.stdout.endswith(" put right, 0 left\n")
+    verified = run("verify", "--all", *NOW)
+    assert verified.exit_code == 0, verified.output
+    # Nothing is sent, cancelled or forgotten.
+    assert list(database.messages.find()) == messages
+    assert run("repair", "--all").stdout == "nothing is to be put right\n"
+
+
+@pytest.mark.parametrize("broken", FOR_A_PERSON)
+def test_what_is_not_safe_is_left_to_a_person(database, run, broken):
+    """It is listed with what a person can do; nothing is written, and the exit code is 1."""
+    breaks, (_, about) = BREAKS[broken]
+    breaks(database)
+    before = everything(database)
+    result = run("repair", "--all", *NOW)
+    assert result.exit_code == 1
+    assert about in result.stdout
+    assert ": for a person: " in result.stdout
+    after = everything(database)
+    if broken == "open in a completed campaign":
+        # What is counted again is true, whatever becomes of it.
+        del before["campaigns"], after["campaigns"]
+    assert after == before
+
+
+def test_repair_for_programs(database, run):
+    """A line for each finding: what is done about it, and whether it is done."""
+    BREAKS["due never"][0](database)
+    BREAKS["a key without its entry"][0](database)
+    result = run("repair", "r", "--json", *NOW)
+    shown = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [(one["invariant"], one["remedy"], one["done"]) for one in shown] == [
+        ("I2", "person", False),
+        ("I3", "due_time", True),
+        ("I3", "person", True),
+    ]
+    assert "provider" in shown[0]["advice"]
+    assert result.exit_code == 1
+
+
+def test_whoever_is_faster_wins(database, run, monkeypatch):
+    """What was changed meanwhile is not written to, and said to be left."""
+    BREAKS["due never"][0](database)
+    load = MongoStore.conversations
+
+    async def slow(self, ids):
+        found = await load(self, ids)
+        database.conversations.update_one({"_id": OPEN}, {"$inc": {"version": 1}})
+        return found
+
+    monkeypatch.setattr(MongoStore, "conversations", slow)
+    result = run("repair", "r", *NOW)
+    assert result.exit_code == 1
+    assert f"left: I3 {OPEN}: " in result.stdout
+    assert database.conversations.find_one({"_id": OPEN})["due_at"] is None
+
+
+def test_a_campaign_that_changes_meanwhile_is_left(database, run, monkeypatch):
+    """A due time is given to no conversation whose campaign may end meanwhile."""
+    BREAKS["due never"][0](database)
+
+    async def lost(*_, **__):
+        return None
+
+    monkeypatch.setattr(MongoStore, "write_campaign", lost)
+    assert run("repair", "r", *NOW).exit_code == 1
+    assert database.conversations.find_one({"_id": OPEN})["due_at"] is None
+
+
+def test_repair_asks_on_a_terminal(made, database):
+    """Nothing is done without a yes."""
+    BREAKS["due never"][0](database)
+    before = everything(database)
+    _, environment = made
+    code, shown = on_terminal("n\n", "repair", "r", *NOW, **environment)
+    assert code == 1
+    assert "Put 1 right?" in shown
+    assert everything(database) == before
+    code, shown = on_terminal("y\n", "repair", "r", *NOW, **environment)
+    assert (code, "2 put right, 0 left" in shown) == (0, True)
+
+
+def test_usage_of_repair(run):
+    """It is told what to repair, as `verify` is told what to verify."""
+    assert run("repair").exit_code == 2
+    assert run("repair", "nothing").exit_code == 3
+
+
+async def test_what_was_repaired_goes_on(mongodb_uri, mongodb_client, database_name, tmp_path):
+    """A conversation that was due never is led to its end, its messages sent once each."""
+    environment = {"MONGODB_URI": mongodb_uri, "MONGODB_DB": database_name}
+    async with make_world(mongodb_uri, mongodb_client, database_name, tmp_path) as world:
+        await world.submit(2, template=FOLLOWED)
+        change("conversations", world.conversation()["_id"], due_at=None)(world.database)
+        await world.tell("reply", "r1", text="yes")
+        await world.pass_time(minutes=2)
+        (alert,) = world.database.alerts.find()
+        assert alert["resolved_at"] is None
+        result = await anyio.to_thread.run_sync(
+            lambda: invoke("repair", "--all", *NOW, **environment)
+        )
+        assert result.exit_code == 0, result.output
+        for _ in range(3):
+            await world.pass_time(days=5)
+        assert world.campaign()["status"] == "completed"
+        assert [each["status"] for each in world.messages()] == ["sent", "sent"]
+        check_invariants(world.database, world.handed_off())
+        (alert,) = world.database.alerts.find()
+        assert alert["resolved_at"]

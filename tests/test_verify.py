@@ -382,13 +382,30 @@ def tally(**changes):
     [
         pytest.param({}, {}, [], id="it runs; its counts lag"),
         pytest.param(ENDED, {"unsettled": False}, [], id="it is over"),
-        pytest.param({"recipient_count": 2}, {"rejected": 1}, [], id="one was rejected"),
-        pytest.param({"opened": False, "recipient_count": 9}, {}, [], id="it is being opened"),
-        pytest.param({"recipient_count": 2}, {}, ["I1 recipients"], id="one is missing"),
-        pytest.param({}, {"rejected": 1}, ["I1 recipients"], id="one is there twice"),
         pytest.param(
-            {"recipient_count": 2, "status": CampaignStatus.FAILED},
+            {"recipient_count": 2, "counts": Counts(recipients=2, rejected=1)},
+            {"rejected": 1},
+            [],
+            id="one was rejected",
+        ),
+        pytest.param(
+            {"counts": Counts(recipients=2)}, {}, ["I1 counts.recipients"], id="another number"
+        ),
+        pytest.param(
+            {"opened": False, "recipient_count": 9}, {"rejected": 1}, [], id="it is being opened"
+        ),
+        pytest.param(
+            {"recipient_count": 2, "counts": Counts(recipients=2)},
             {},
+            ["I1 recipients"],
+            id="one is missing",
+        ),
+        pytest.param(
+            {}, {"rejected": 1}, ["I1 recipients", "I1 counts.rejected"], id="one is there twice"
+        ),
+        pytest.param(
+            {"recipient_count": 3, "counts": Counts(recipients=3), "status": CampaignStatus.FAILED},
+            {"rejected": 1},
             [],
             id="not all were opened",
         ),
@@ -408,7 +425,10 @@ def tally(**changes):
             ENDED | {"messages": MessageCounts()}, {}, ["I1 messages.sent"], id="its messages are"
         ),
         pytest.param(
-            ENDED | {"counts": Counts(), "recount_at": NOW}, {}, [], id="it will be counted again"
+            ENDED | {"counts": Counts(recipients=1), "recount_at": NOW},
+            {},
+            [],
+            id="it will be counted again",
         ),
         pytest.param({"due_at": None}, {}, [DUE], id="never due"),
         pytest.param({"due_at": END + SECOND}, {}, [DUE], id="due after its deadline"),
@@ -433,7 +453,7 @@ def tally(**changes):
 )
 def test_a_campaign(given, counted, expected):
     """What is wrong is named, and no more."""
-    made = campaign(**given)
+    made = campaign(**{"counts": Counts(recipients=1)} | given)
     if "due_at" not in given:
         made = settled(made, NOW)
     findings = judge_campaign(made, tally(**counted), NOW)

@@ -69,13 +69,13 @@ class Verifier:
             await anyio.sleep(min(pause, max(0.0, rest)))
             pause *= 2
             known = {finding.identity for finding in suspects}
-            again = await self._look_again(campaign, suspects)
+            again = await self.look_again(campaign, suspects)
             suspects = [finding for finding in again if finding.identity in known]
             if rest <= 0:
                 break
         return suspects
 
-    async def _look_again(self, campaign: CampaignId, suspects: Sequence[Finding]) -> list[Finding]:
+    async def look_again(self, campaign: CampaignId, suspects: Sequence[Finding]) -> list[Finding]:
         """Judge again whatever these are about; there may be more to it than before."""
         found: list[Finding] = []
         whose = {each.conversation_id for each in suspects if each.conversation_id}

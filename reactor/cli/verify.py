@@ -68,7 +68,7 @@ def verify(
     Workers may work meanwhile. What looks wrong is looked at again until whatever was in flight has
     had its time; what is wrong then is printed, a line each: the invariant (I1 to I6, see
     docs/operations.md), what it is about, what was expected and found, and the command to look
-    at it.
+    at it. `reactor repair` puts right what can be put right safely.
 
     Exit codes: 0 everything holds, 1 something does not, 3 no such campaign.
 
