@@ -487,6 +487,13 @@ class Machine(RuleBasedStateMachine):
             if one["slot"]
         }
         assert self.seen.reserved <= messages.keys() | in_slots
+        for campaign in campaigns.values():
+            mine = [
+                one
+                for one in self.store.documents("conversations")
+                if one["campaign_id"] == campaign["_id"]
+            ]
+            assert self.verified(campaign, mine, list(messages.values())) == []
 
     def teardown(self):
         """Nothing happens any more but time: all comes to its end, and all agrees."""
@@ -609,9 +616,10 @@ class Machine(RuleBasedStateMachine):
         self.replayed()
 
     def verified(self, document, conversations, messages):
-        """Give what `reactor verify` would say of a campaign at rest: nothing."""
+        """Give what `reactor verify` would say of a campaign's conversations: nothing, ever."""
         campaign, now = from_document(Campaign, document), self.floor.loop.now()
-        spans = (timedelta(seconds=seconds) for seconds in (1, 30, 3_600))
+        # Time passes in which nobody works: that is no lease which nobody takes over.
+        spans = (timedelta(seconds=seconds) for seconds in (1, 30, 1e9))
         known = Beside(
             campaign=campaign, now=now, **dict(zip(("skew", "lease", "long"), spans, strict=True))
         )
