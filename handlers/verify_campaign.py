@@ -100,5 +100,5 @@ def _due(campaign: Campaign, tally: Tally, now: datetime) -> Iterator[Finding]:
         yield evolve(late, remedy=Remedy.CAMPAIGN_DUE_TIME)
     waits = campaign.status is S.SCHEDULED or not campaign.opened or campaign.open_until
     if not waits and not tally.unsettled:
-        what, found = "a campaign of which nothing is due", f"{campaign.status}"
-        yield _finding(campaign, Invariant.LIVENESS, what, "completed", found)
+        what, expected = f"campaign that is {campaign.status}", "completed, or something due"
+        yield _finding(campaign, Invariant.LIVENESS, what, expected, "nothing is due")

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import anyio
 import pytest
 
-from reactor.cli import suspects
+from reactor.cli import remedies, suspects
 from reactor.store.mongo import MongoStore
 from reactor.store.places import rejected_id
 from schemas.documents import CODEC
@@ -33,6 +33,8 @@ SHORT = template_document(stages=[{"id": "only", "final": True, "message": {"bod
 OPEN, SUPPRESSED, REPLIED = (conversation_id("r", f"r{n}") for n in range(3))
 OVER = conversation_id("over", "r5")
 HOUR = timedelta(hours=1)
+#: One look more, at once.
+NOW = ("--patience", "0")
 FIRST, SECOND = send_key(OPEN, "intro", 0), send_key(OPEN, "intro", 1)
 
 
@@ -302,7 +304,7 @@ def test_a_line_says_what_and_how_to_look_at_it(database, run):
     change("conversations", OPEN, due_at=None)(database)
     result = run("verify", CAMPAIGN[:8], "--patience", "0")
     line, campaign, summary = result.stdout.splitlines()
-    assert campaign.startswith(f"I3 {CAMPAIGN}: a campaign of which nothing is due: ")
+    assert campaign.startswith(f"I3 {CAMPAIGN}: campaign that is active: expected completed, ")
     assert line.startswith(f"I3 {OPEN}: due time of an open conversation: expected at most 20")
     assert summary == "1 campaigns, 3 conversations: 2 findings"
     *_, command = line.rstrip(")").partition("(reactor ")
@@ -369,6 +371,53 @@ def test_progress_is_shown_on_a_terminal(made):
     assert code == 0
     assert "everything holds" in shown
     assert "Verifying" in shown
+
+
+def test_a_campaign_that_is_removed_is_passed_over(database, run):
+    """What has left is not missed, and not counted again; neither is what is leaving."""
+    change("campaigns", COMPLETED, removing_since=datetime.now(UTC))(database)
+    for collection in ("conversations", "messages"):
+        database[collection].delete_many({"campaign_id": COMPLETED})
+    result = run("verify", "--all", *NOW)
+    assert (result.exit_code, result.stdout) == (
+        0,
+        "2 campaigns, 3 conversations: everything holds\n",
+    )
+    assert run("repair", "--all", *NOW).stdout == "nothing is to be put right\n"
+
+
+def test_a_removal_that_begins_meanwhile(database, run, monkeypatch):
+    """What was found before it began is not said, and nothing is repaired."""
+    BREAKS["messages of a completed campaign"][0](database)
+    mark = change("campaigns", COMPLETED, removing_since=datetime.now(UTC))
+    look_again, put_right = suspects.Verifier.look_again, remedies.put_right
+
+    async def leaving(self, *arguments):
+        found = await look_again(self, *arguments)
+        mark(database)
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(suspects.Verifier, "look_again", leaving)
+        assert run("verify", "over", *NOW).exit_code == 0
+    database.campaigns.update_one({"_id": COMPLETED}, {"$unset": {"removing_since": ""}})
+
+    async def late(*arguments):
+        mark(database)
+        await put_right(*arguments)
+
+    monkeypatch.setattr("reactor.cli.repair.put_right", late)
+    assert run("repair", "over", *NOW).exit_code == 1
+    assert database.campaigns.find_one({"_id": COMPLETED})["messages"]["sent"] == 7
+
+
+def test_without_indexes(mongodb_uri, mongodb_client, database_name):
+    """Where there is no index to read by, it says what makes one."""
+    mongodb_client[database_name].campaigns.insert_one({"_id": "c"})
+    environment = {"MONGODB_URI": mongodb_uri, "MONGODB_DB": database_name}
+    result = invoke("verify", "--all", **environment)
+    assert result.exit_code == 1
+    assert "reactor init-db" in result.stderr
 
 
 def test_usage(run):
@@ -455,7 +504,6 @@ FOR_A_PERSON = (
     "reserved after the end",
     "taken, and called cancelled",
 )
-NOW = ("--patience", "0")
 
 
 def everything(database):

@@ -29,7 +29,9 @@ import reactor.opening
 import reactor.walk
 from handlers.gates import allowance
 from handlers.verify import Beside, judge
+from handlers.verify_campaign import Tally, judge_campaign
 from reactor.recount import ABANDONED_SECONDS
+from reactor.store.overview import counts_of, message_counts_of
 from schemas.campaign import Campaign
 from schemas.conversation import MAX_HISTORY
 from schemas.converter import from_document, to_document
@@ -629,7 +631,23 @@ class Machine(RuleBasedStateMachine):
             entries = [from_document(SeenEntry, seen_entry(one)) for one in mine]
             seen = from_document(SeenConversation, {**each, "id": each["_id"]})
             found += judge(seen, entries, known)
-        return found
+        found += judge_campaign(campaign, self.tally(campaign, conversations, messages), now)
+        # Whoever closed the last one may have died: the next sweep finds that.
+        return [each for each in found if each.found != "nothing is due"]
+
+    def tally(self, campaign, conversations, messages):
+        """Count as a worker does."""
+        rejected = {"batch_request_id": campaign.batch_request_id}
+        names = ("status", "stage", "exit_reason")
+        return Tally(
+            conversations=len(conversations),
+            rejected=MemoryDatabase(self.store).rejected_recipients.count_documents(rejected),
+            unsettled=any(one["due_at"] for one in conversations),
+            counts=counts_of(({n: one[n] for n in names}, 1) for one in conversations),
+            messages=message_counts_of(
+                (one, 1) for one in messages if one["campaign_id"] == campaign.id
+            ),
+        )
 
     def honest(self, messages):
         """I2, I6: what was reserved has an entry; what was taken or recorded as sent stays so."""

@@ -361,7 +361,7 @@ ENDED = {
     "counts": COUNTS,
     "messages": MESSAGES,
 }
-NOTHING_DUE = "I3 a campaign of which nothing is due"
+NOTHING_DUE = "I3 campaign that is active"
 DUE = "I3 due time of the campaign"
 
 

@@ -69,6 +69,11 @@ class Evidence:
         self.database = self.database.with_options(codec_options=CODEC, read_concern=MAJORITY)
         self.store = _MajorityStore(self.database, self.scale)
 
+    async def is_leaving(self, campaign: CampaignId) -> bool:
+        """Say whether what is personal of it is being removed, or has been: then little agrees."""
+        leaving = {"_id": campaign, "removing_since": {"$type": "date"}}
+        return await self.database.campaigns.find_one(leaving, {"_id": 1}) is not None
+
     async def conversations(
         self, campaign_id: CampaignId, documents: Sequence[Document]
     ) -> list[Finding]:

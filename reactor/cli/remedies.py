@@ -50,7 +50,9 @@ async def put_right(hands: Hands, finding: Finding) -> None:
     """Try it once; whether it helped is seen when it is looked at again."""
     _, campaign = await hands.store.campaign(finding.campaign_id)
     remedy = _REMEDIES.get(finding.remedy)
-    if remedy and isinstance(campaign, Campaign):
+    # After the campaign was read: its version changes when its removal begins.
+    leaves = await hands.evidence.is_leaving(finding.campaign_id)
+    if remedy and isinstance(campaign, Campaign) and not leaves:
         await remedy(hands, finding, campaign)
 
 

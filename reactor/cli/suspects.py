@@ -31,7 +31,9 @@ class Verifier:
     patience_seconds: float
 
     async def verify(self, campaign: CampaignId, advance: Advance) -> AsyncIterator[Finding]:
-        """Give all that does not hold of a campaign."""
+        """Give all that does not hold of a campaign; of one that is removed, nothing."""
+        if await self.evidence.is_leaving(campaign):
+            return
         suspects: list[Finding] = []
         async for some in self._suspects(campaign, advance):
             suspects += some
@@ -73,6 +75,8 @@ class Verifier:
             suspects = [finding for finding in again if finding.identity in known]
             if rest <= 0:
                 break
+        if suspects and await self.evidence.is_leaving(campaign):
+            return ()
         return suspects
 
     async def look_again(self, campaign: CampaignId, suspects: Sequence[Finding]) -> list[Finding]:

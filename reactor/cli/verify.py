@@ -8,12 +8,13 @@ from attrs import define
 
 from reactor.cli.bulk import Advance, limit_of, limit_option, limited, progress, which
 from reactor.cli.evidence import Evidence
-from reactor.cli.failure import ExitCode
+from reactor.cli.failure import ExitCode, Failure
 from reactor.cli.find import the_campaign
 from reactor.cli.held import campaign_ids
 from reactor.cli.output import extended_json, text
 from reactor.cli.session import Session, with_session
 from reactor.cli.suspects import Verifier
+from reactor.indexes import missing_indexes
 from schemas.finding import Finding
 from schemas.ids import CampaignId
 
@@ -140,6 +141,8 @@ async def findings(
         patience = settings.lease_seconds + settings.polling_interval_seconds
     verifier = Verifier(evidence=evidence_of(session), patience_seconds=patience)
     async for some in campaign_ids(session, campaign, {}):
+        if not seen.campaigns and await missing_indexes(session.database):
+            raise Failure("Indexes are missing: `reactor init-db` makes them.")
         for each in some:
             seen.campaigns += 1
             async for finding in verifier.verify(each, seen.more):
