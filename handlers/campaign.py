@@ -107,6 +107,7 @@ def completed(
         completed_at=now,
         completion_reason=_completion_reason(campaign, counts.by_exit_reason),
         recount_at=recount_at,
+        discrepancy_at=None,
     )
     return settled(counted(campaign, counts, messages, now), now)
 

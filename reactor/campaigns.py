@@ -7,9 +7,10 @@ from attrs import evolve, frozen
 from loguru import logger
 
 from handlers.atom import DUE, settled
-from handlers.campaign import ENDED, closed_all, completed, retries_over, step
+from handlers.campaign import ENDED, closed_all, retries_over, step
 from handlers.orders import retry
 from handlers.scene import Scene
+from reactor.completion import complete
 from reactor.engine import Engine
 from reactor.failures import fail
 from reactor.gatekeeper import allowances, closed
@@ -343,29 +344,13 @@ async def _rest(engine: Engine, present: _Present, scope: Scope, *, patient: boo
         of_all = scope is Scope.DUE and buckets is None
         unsettled = not of_all and await engine.store.next_due(campaign.id, Scope.DUE)
         if not unsettled and not campaign.open_until:
-            await _complete(engine, campaign)
+            await complete(engine, campaign)
             return
     times = [time for time in (next_due, campaign.due_at) if time]
     if times:
         patience = PATIENCE_SECONDS if owns else COME_BACK_SECONDS
         earliest = now + engine.scale.campaign_span(patience)
         turns.due(campaign.id, max(min(times), earliest if patient else now))
-
-
-async def _complete(engine: Engine, campaign: Campaign) -> None:
-    """End a campaign none of whose conversations is open or unsettled."""
-    counts, messages = await engine.store.count(campaign.id)
-    now = await engine.store.now()
-    recount_at = now + engine.scale.campaign_span(engine.lease_seconds)
-    after = completed(campaign, counts, messages, now, recount_at)
-    if await engine.store.write_campaign(campaign, after):
-        engine.changed.forget(campaign.id)
-        engine.turns.due(campaign.id, recount_at)
-        logger.bind(campaign_id=campaign.id, conversations=sum(counts.by_status.values())).info(
-            "A campaign is over"
-        )
-    else:
-        engine.turns.ready(campaign.id)
 
 
 async def _retry_failed(engine: Engine, present: _Present) -> None:

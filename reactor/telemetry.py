@@ -162,8 +162,12 @@ class Telemetry:
     def newer(self, documents: int) -> None:
         self._count("reactor.newer", documents)
 
-    def alert(self, kind: str, channel: str) -> None:
-        self._count("reactor.alerts", kind=kind, channel=channel)
+    def alert(self, kind: str, channel: str | None = None) -> None:
+        """Count an alert, about a channel or not."""
+        if channel is None:
+            self._count("reactor.alerts", kind=kind)
+        else:
+            self._count("reactor.alerts", kind=kind, channel=channel)
 
     def rescued(self, subjects: int) -> None:
         self._count("reactor.poll.rescued", subjects)

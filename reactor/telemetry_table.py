@@ -117,7 +117,8 @@ METRICS: Mapping[str, MetricDoc] = {
     "reactor.alerts": MetricDoc(
         kind="counter",
         unit="{alert}",
-        description="Alerts that this worker raised: one for each outage of a channel, say.",
+        description="Alerts that this worker raised: one for each outage of a channel, or campaign"
+        " whose counts do not agree.",
         attributes=("kind", "channel"),
     ),
     "reactor.newer": MetricDoc(

@@ -117,5 +117,7 @@ class Campaign:
     removing_since: datetime | None = None
     #: All of them have left.
     removed_at: datetime | None = None
+    #: Since when it would be complete, and its counts do not agree: there is an alert. None: they do.
+    discrepancy_at: datetime | None = None
     traceparent: str | None = None
     tracestate: str | None = None

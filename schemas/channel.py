@@ -5,6 +5,8 @@ from enum import StrEnum
 
 from attrs import frozen
 
+from schemas.ids import CampaignId
+
 
 class CircuitState(StrEnum):
     #: Messages go.
@@ -44,6 +46,7 @@ class ChannelState:
 
 class AlertKind(StrEnum):
     CIRCUIT_OPENED = "circuit_opened"
+    CAMPAIGN_DISCREPANCY = "campaign_discrepancy"
 
 
 @frozen(kw_only=True)
@@ -53,6 +56,7 @@ class Alert:
     id: str
     kind: AlertKind
     channel: str | None = None
+    campaign_id: CampaignId | None = None
     reason: str
     at: datetime
     #: When it was over.

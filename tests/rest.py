@@ -7,6 +7,7 @@ from reactor.recount import ABANDONED_SECONDS
 from schemas.conversation import MAX_HISTORY
 from tests.invariants import accounting, honesty, keys, liveness, nothing_dropped, order
 from tests.machine import Shift
+from tests.verified import verified
 from tests.witness import MemoryDatabase
 
 #: Left to this, a world is stuck.
@@ -59,6 +60,9 @@ def agree(floor, claimed=frozenset()):
             liveness(campaign, one)
             assert one["slot"] is None
             assert len(one["history"]) <= MAX_HISTORY
+        assert verified(floor, campaign, mine, list(messages.values())) == []
+    # An alert would say that counts did not agree, and they do.
+    assert all(one["kind"] == "circuit_opened" for one in store.documents("alerts"))
     nothing_dropped(database)
     order(lines)
     honesty(lines, {k: m for k, m in messages.items() if m["conversation_id"] not in claimed})

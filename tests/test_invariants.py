@@ -35,6 +35,7 @@ from tests.builders import batch_request_document, recipient_document
 from tests.invariants import liveness
 from tests.machine import Fault, Floor, Shift
 from tests.rest import agree, come_to_rest
+from tests.verified import verified
 from tests.witness import WitnessedStore
 
 RECIPIENTS = ["r0", "r1", "r2", "r3"]
@@ -462,6 +463,13 @@ class Machine(RuleBasedStateMachine):
             if one["slot"]
         }
         assert self.seen.reserved <= messages.keys() | in_slots
+        for campaign in campaigns.values():
+            mine = [
+                one
+                for one in self.store.documents("conversations")
+                if one["campaign_id"] == campaign["_id"]
+            ]
+            assert verified(self.floor, campaign, mine, list(messages.values())) == []
 
     def teardown(self):
         """Nothing happens any more but time: all comes to its end, and all agrees."""

@@ -7,6 +7,7 @@ from reactor.cli.dead import dead
 from reactor.cli.examine import check
 from reactor.cli.group import InOrder
 from reactor.cli.init_db import init_db
+from reactor.cli.repair import repair
 from reactor.cli.run import demo, run
 from reactor.cli.show import show
 from reactor.cli.status import status
@@ -15,6 +16,7 @@ from reactor.cli.submit import submit
 from reactor.cli.suppress import suppress
 from reactor.cli.unknown import unknown
 from reactor.cli.validate import validate
+from reactor.cli.verify import verify
 
 
 @click.group(
@@ -38,7 +40,7 @@ def reactor() -> None:
 
 for command in (
     *(run, demo, submit, validate, status, show, pause, resume, cancel),
-    *(suppress, unknown, dead),
+    *(suppress, unknown, dead, verify, repair),
     *(check, init_db, config, schema, health, version),
 ):
     reactor.add_command(command)

@@ -59,9 +59,10 @@ def _channels(channels: Sequence[Mapping[str, Any]], now: datetime) -> Table:
 
 
 def _alerts(alerts: Sequence[Mapping[str, Any]], now: datetime) -> Table:
-    table = columns("alert", "channel", "since", "why")
+    table = columns("alert", "about", "since", "why")
     for alert in alerts:
-        names = (text(alert.get("kind")), text(alert.get("channel")))
+        about = alert.get("channel") or alert.get("campaign_id")
+        names = (text(alert.get("kind")), text(about))
         table.add_row(*names, _at(alert.get("at"), now), text(alert.get("reason")))
     return table
 

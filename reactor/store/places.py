@@ -41,12 +41,17 @@ def conflict(one: Conversation, positions: Mapping[str, object]) -> Conflict:
 def rejected_document(rejected: RejectedRecipient) -> dict[str, object]:
     """Make the entry; its `_id` follows from its place in the request, so that it comes once."""
     return {
-        "_id": _digest([rejected.batch_request_id, rejected.position]),
+        "_id": rejected_id(rejected.batch_request_id, rejected.position),
         "batch_request_id": rejected.batch_request_id,
         **({} if rejected.index is None else {"index": rejected.index}),
         "recipient_id": rejected.recipient_id,
         "problem": rejected.problem,
     }
+
+
+def rejected_id(request: object, position: object) -> str:
+    """Give the `_id` of the entry of whoever stood at this place in the request."""
+    return _digest([request, position])
 
 
 def rejected_shown(entry: Mapping[str, Any]) -> Mapping[str, object]:
