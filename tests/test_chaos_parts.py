@@ -7,6 +7,7 @@ import threading
 import pytest
 
 from tests.chaos import judge
+from tests.chaos.evidence import evidence
 from tests.chaos.faults import DATABASE
 from tests.chaos.nemesis import Bag
 from tests.chaos.network import CLIENT, FROM, TO, Network
@@ -138,9 +139,9 @@ def test_a_reset_breaks_the_connections_of_clients(echo):
             assert said(member) == b"still here"
 
 
-def line(key, *, sha256="a", accepted=True, at=100.0):
+def line(key, *, sha256="a", mode="ok", at=100.0):
     """Make a line of the receiver's log."""
-    return {"key": key, "sha256": sha256, "accepted": accepted, "at": at}
+    return {"key": key, "sha256": sha256, "accepted": mode == "ok", "mode": mode, "at": at}
 
 
 def entry(key, status="sent", **changes):
@@ -153,9 +154,10 @@ def entry(key, status="sent", **changes):
     ("lines", "entries", "finding"),
     [
         ([], [entry("c/intro/0")], "lost"),
-        ([line("c/intro/0", accepted=False)], [entry("c/intro/0")], "lost"),
+        ([line("c/intro/0", mode="503")], [entry("c/intro/0")], "lost"),
         ([line("c/intro/0")], [], "not in the ledger"),
         ([line("c/intro/0")], [entry("c/intro/0", "failed")], "not called so"),
+        ([line("c/intro/0", mode="hang")], [entry("c/intro/0", "failed")], "not called so"),
         ([line("c/intro/0")], [entry("c/intro/0", "cancelled")], "I6"),
         (
             [line("c/intro/0"), line("c/intro/0", sha256="b")],
@@ -174,8 +176,31 @@ def test_the_judge_notices(mongodb_client, database_name, lines, entries, findin
     database = mongodb_client[database_name]
     if entries:
         database.messages.insert_many(entries)
-    found = judge.judge(database, lines, [])
+    found = judge.judge(database, lines, []).findings
     assert any(finding in one for one in found), found
+
+
+def test_what_was_refused_may_be_cancelled(mongodb_client, database_name):
+    """A message that the receiver has refused was not sent: it may fail, or be cancelled."""
+    database = mongodb_client[database_name]
+    lines = [line("c/intro/0", mode="503"), line("d/intro/0", mode="429:1")]
+    database.messages.insert_many([entry("c/intro/0", "cancelled"), entry("d/intro/0", "failed")])
+    assert judge.judge(database, lines, []).findings == []
+
+
+def test_evidence_shows_all_of_a_conversation(mongodb_client, database_name):
+    """Its documents, by its id or by a send key, and what the receiver has seen."""
+    database = mongodb_client[database_name]
+    whom = {"batch_request_id": "b", "recipient": {"id": "r0"}}
+    database.conversations.insert_one({"_id": "c", "status": "completed", **whom})
+    database.messages.insert_one(entry("c/intro/0"))
+    update = {"_id": "u", "batch_request_id": "b", "recipient_id": "r0", "kind": "reply"}
+    database.conversation_updates.insert_one(update)
+    lines = [line("c/intro/0", mode="hang"), line("d/intro/0")]
+    shown = "\n".join(evidence(database, lines, ["c/intro/0", "c"]))
+    for part in ("'completed'", "'c/intro/0'", "'reply'", "hang"):
+        assert shown.count(part) == 1, part
+    assert "d/intro/0" not in shown
 
 
 def test_the_judge_knows_what_was_acknowledged(mongodb_client, database_name):

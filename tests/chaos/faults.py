@@ -28,6 +28,12 @@ class Fault:
         return self.begin.__name__.replace("_", " ")
 
 
+def fail_over(world, primary):
+    """Wait until another is primary, and say from which to which: until then nothing is tried."""
+    other = world.members.successor(primary, world.meanwhile)
+    return f"{primary.name}, and then {other.name}"
+
+
 @contextmanager
 def primary_steps_down(world, chance):
     """The primary gives up its office."""
@@ -41,7 +47,7 @@ def primary_killed(world, chance):
     """Kill -9; it is started again afterwards."""
     primary = world.members.primary()
     primary.kill()
-    yield primary.name
+    yield fail_over(world, primary)
 
 
 @contextmanager
@@ -49,7 +55,7 @@ def primary_frozen(world, chance):
     """It neither answers nor ends, and wakes up in the belief that it is the primary."""
     primary = world.members.primary()
     primary.freeze()
-    yield primary.name
+    yield fail_over(world, primary)
 
 
 @contextmanager
@@ -66,7 +72,7 @@ def primary_isolated(world, chance):
     """Nobody hears the primary, and it hears nobody."""
     primary = world.members.primary()
     world.network.isolate(primary.port)
-    yield primary.name
+    yield fail_over(world, primary)
 
 
 @contextmanager
@@ -195,10 +201,10 @@ def nothing(world, chance):
 
 DATABASE = (
     Fault(begin=primary_steps_down),
-    Fault(begin=primary_killed, seconds=6.0),
-    Fault(begin=primary_frozen, seconds=8.0),
+    Fault(begin=primary_killed),
+    Fault(begin=primary_frozen),
     Fault(begin=secondaries_frozen, seconds=6.0),
-    Fault(begin=primary_isolated, seconds=8.0),
+    Fault(begin=primary_isolated),
     Fault(begin=clients_cut_off),
     Fault(begin=answers_lost),
     Fault(begin=requests_lost, seconds=4.0),

@@ -2,6 +2,8 @@
 
 from collections import Counter
 
+from pymongo.errors import PyMongoError
+
 from tests.chaos.faults import FREEZE_SECONDS
 from tests.chaos.fleet import SETTINGS, SURVIVOR
 from tests.invariants import (
@@ -30,12 +32,15 @@ class Verdict:
 
     def __init__(self):
         self.findings = []
+        #: Conversations, or whatever else, that show it.
+        self.suspects = []
 
     def hold(self, what, wrong):
         """There must be nothing wrong."""
         wrong = list(wrong)
         if wrong:
             self.findings.append(f"{what}: {len(wrong)}, as {wrong[:SHOWN]}")
+            self.suspects += wrong[:SHOWN]
 
     def check(self, what, check, *args, about=None):
         """A check of the invariants must pass."""
@@ -44,6 +49,7 @@ class Verdict:
         except AssertionError as error:
             said = str(error).splitlines()[:1]
             self.findings.append(f"{what}: {said}, {_where(error)} {about or ''}")
+            self.suspects += [about] if about else []
 
 
 def _where(error):
@@ -54,7 +60,7 @@ def _where(error):
 
 
 def judge(database, requests, acknowledged):
-    """Hold the documents, the receiver's log and the agent's log to I1 to I7; give what is wrong."""
+    """Hold the documents, the receiver's log and the agent's log to I1 to I7; give the verdict."""
     verdict = Verdict()
     witness = hand_offs(requests)
     documents(database, verdict)
@@ -62,16 +68,18 @@ def judge(database, requests, acknowledged):
     reported = told_by_reports(database, messages)
     told_by_us = {key: one for key, one in messages.items() if key not in reported}
     verdict.check("I4, I8: order", order, first_of_each(witness))
-    verdict.check("I6: outcome", honesty, witness, told_by_us)
+    taken = [line for line in witness if may_have_been_taken(line)]
+    verdict.check("I6: outcome", honesty, taken, told_by_us)
     verdict.hold("one key, two bodies", two_bodies(witness))
     accepted = {line["key"] for line in witness if line["accepted"]}
-    verdict.hold("accepted, and not in the ledger", accepted - messages.keys())
-    verdict.hold("accepted, and not called so", not_called_so(accepted, messages))
+    maybe = {line["key"] for line in taken}
+    verdict.hold("maybe accepted, and not in the ledger", maybe - messages.keys())
+    verdict.hold("maybe accepted, and not called so", not_called_so(maybe, messages))
     sent = {key for key, one in told_by_us.items() if one["status"] in ACCEPTED}
     verdict.hold("lost: called sent, and never accepted", sent - accepted)
     verdict.hold("acknowledged, and gone or unanswered", unanswered(database, acknowledged))
     verdict.hold("sent after an opt-out", after_opt_out(database, witness, acknowledged))
-    return verdict.findings
+    return verdict
 
 
 def documents(database, verdict):
@@ -94,6 +102,11 @@ def documents(database, verdict):
             verdict.hold("not final", [] if one["status"] in FINAL else [one["_id"]])
     verdict.hold("conversations of no campaign", conversations)
     verdict.check("I7: nothing dropped", nothing_dropped, database)
+
+
+def may_have_been_taken(line):
+    """Whether a worker cannot know that a message was not accepted: it got no answer that says so."""
+    return line["accepted"] or line["mode"] == "hang"
 
 
 def told_by_reports(database, messages):
@@ -130,10 +143,10 @@ def two_bodies(witness):
     return [key for key, different in bodies.items() if len(different) > 1]
 
 
-def not_called_so(accepted, messages):
-    """Give messages that were accepted, and of which the ledger claims that they were not."""
+def not_called_so(maybe, messages):
+    """Give messages that were accepted, maybe, and of which the ledger claims that they were not."""
     honest = ACCEPTED | {"unknown"}
-    return [key for key in accepted & messages.keys() if messages[key]["status"] not in honest]
+    return [key for key in maybe & messages.keys() if messages[key]["status"] not in honest]
 
 
 def unanswered(database, acknowledged):
@@ -169,14 +182,18 @@ def after_opt_out(database, witness, acknowledged):
 
 def leftovers(world):
     """Give what the workers have left behind on the servers that no living one needs."""
-    cursors = Counter(
-        whose for member in world.members.members for whose, _ in world.cursors(member)
-    )
+    try:
+        cursors = Counter(
+            whose for member in world.members.members for whose, _ in world.cursors(member)
+        )
+    except PyMongoError as error:
+        return [f"cannot be told: {type(error).__name__}"]
     wrong = [f"{whose}: {count} cursors" for whose, count in cursors.items() if count > 1]
     if len(cursors) > len(world.fleet.workers):
         wrong.append(f"cursors of {len(cursors)} workers: {sorted(cursors)}")
     for member in world.members.members:
-        open_now = member.admin("serverStatus")["transactions"]["currentOpen"]
+        status = member.admin("serverStatus")
+        open_now = status["transactions"]["currentOpen"] if status else "who knows how many"
         if open_now:
             wrong.append(f"{member.name}: {open_now} open transactions")
     return wrong

@@ -51,8 +51,9 @@ class Nemesis:
         chance.shuffle(faults)
         with ExitStack() as stack:
             for fault in faults:
-                about = stack.enter_context(fault.begin(world, chance))
                 if fault.begin is not nothing:
+                    world.say(fault.name)
+                if about := stack.enter_context(fault.begin(world, chance)):
                     world.say(f"{fault.name}: {about}")
                 world.pause(chance.uniform(0, 1))
             world.pause(max(fault.seconds for fault in faults))

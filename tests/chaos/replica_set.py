@@ -129,6 +129,15 @@ class ReplicaSet:
         elected = [(one, member) for member in self.members if (one := member.elected())]
         return max(elected, key=lambda pair: pair[0])[1] if elected else None
 
+    def successor(self, primary, meanwhile):
+        """Wait for another primary, and give it."""
+
+        def other():
+            elected = self.present_primary()
+            return elected if elected is not primary else None
+
+        return until(other, ANSWER_SECONDS, "another primary", meanwhile)
+
     def secondaries(self):
         """Give the others."""
         primary = self.primary()

@@ -4,12 +4,13 @@ from contextlib import ExitStack
 
 from attrs import frozen
 
+from tests.chaos.evidence import evidence
 from tests.chaos.faults import DATABASE
 from tests.chaos.figures import figures
 from tests.chaos.judge import grown, judge, leftovers
 from tests.chaos.nemesis import Nemesis
 from tests.chaos.processes import until
-from tests.chaos.settling import settle
+from tests.chaos.settling import NotSettledError, settle
 from tests.chaos.world import world as make_world
 
 ELECTION_SECONDS = 4
@@ -36,14 +37,21 @@ def play(plan, directory):
         middle = world.memory()
         # However short: every kind of fault is there once.
         nemesis.rage(plan.seconds / 2, len(DATABASE))
-        settle(world, agent)
-        return findings(world, middle)
+        try:
+            settle(world, agent)
+        except NotSettledError as error:
+            requests = world.receiver.requests()
+            return [str(error), *evidence(world.database, requests, error.suspects)]
+        return findings(world, agent, middle)
 
 
-def findings(world, middle):
+def findings(world, agent, middle):
     """Judge a world that has settled."""
     requests, acknowledged = world.receiver.requests(), world.acknowledged()
-    found = judge(world.database, requests, acknowledged)
+    verdict = judge(world.database, requests, acknowledged)
+    found = verdict.findings + evidence(world.database, requests, verdict.suspects)
+    if agent.popen.returncode:
+        found.append(f"the agent ended with {agent.popen.returncode}")
     found += [f"a worker died by itself: {one}" for one in world.fleet.deaths]
     end = world.memory()
     found += [f"memory has grown {one}" for one in grown(middle, end)]

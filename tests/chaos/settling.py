@@ -14,18 +14,32 @@ AGENT_SECONDS = 300
 LOOK_SECONDS = 0.5
 
 
-class NotSettledError(AssertionError):
+class NotSettledError(Exception):
     """Something never became final; says what."""
+
+    def __init__(self, found, suspects):
+        super().__init__(f"never became final: {found}")
+        self.suspects = suspects
+
+
+UNFINISHED = {
+    **{inbox: {"status": None} for inbox in INBOXES},
+    "conversations": {"$or": [{"status": {"$nin": list(FINAL)}}, {"slot": {"$ne": None}}]},
+    "campaigns": {"completed_at": None},
+}
 
 
 def left(database):
     """Count what is not final yet, of each kind."""
-    counts = {name: database[name].count_documents({"status": None}) for name in INBOXES}
-    counts["open"] = database.conversations.count_documents({"status": {"$nin": list(FINAL)}})
-    counts["slots"] = database.conversations.count_documents({"slot": {"$ne": None}})
-    counts["campaigns"] = database.campaigns.count_documents({"completed_at": None})
-    counts["counted"] = sum(not is_counted(database, one) for one in database.campaigns.find())
+    counts = {name: database[name].count_documents(query) for name, query in UNFINISHED.items()}
+    counts["not counted"] = sum(not is_counted(database, one) for one in database.campaigns.find())
     return {name: count for name, count in counts.items() if count}
+
+
+def suspects(database):
+    """Give the ids of what is not final, the first of each kind."""
+    found = (database[name].find_one(query, {"_id": 1}) for name, query in UNFINISHED.items())
+    return [one["_id"] for one in found if one]
 
 
 def is_counted(database, campaign):
@@ -51,7 +65,7 @@ def settle(world, agent):
             last, since = found, time.monotonic()
             world.say(f"left: {', '.join(f'{count} {name}' for name, count in found.items())}")
         if time.monotonic() - since > STILL_SECONDS:
-            raise NotSettledError(f"never became final: {found}")
+            raise NotSettledError(found, suspects(world.database))
         world.pause(LOOK_SECONDS)
     world.say("all is final")
 
