@@ -57,6 +57,11 @@ mutants: .venv/.dev ## Break the handlers on purpose, and see whether a test not
 bench: .venv/.runtime ## Measure throughput and latency
 	$(BIN)/python -m bench
 
+.PHONY: chaos
+chaos: .venv/.dev ## Faults of every kind, by seed: SEED=, SECONDS=, CONVERSATIONS=
+	$(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) $(if $(SECONDS),--seconds $(SECONDS)) \
+	  $(if $(CONVERSATIONS),--conversations $(CONVERSATIONS))
+
 .PHONY: lock
 lock: .venv/.dev ## Renew the lock files from pyproject.toml
 	$(LOCK) --upgrade pyproject.toml -o requirements.lock

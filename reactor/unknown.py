@@ -1,6 +1,6 @@
 """Updates whose conversation or campaign is not known yet: looked up, waited for, or rejected."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 
 from reactor.engine import Engine
@@ -10,8 +10,10 @@ from schemas.ids import CampaignId, ConversationId
 from schemas.transition import Answer
 from schemas.update import UpdateStatus
 
-NO_CONVERSATION = Answer(status=UpdateStatus.REJECTED, reason="no such conversation")
-NO_CAMPAIGN = Answer(status=UpdateStatus.REJECTED, reason="no such campaign")
+NOBODY = {
+    Inbox.CONVERSATION_UPDATES: Answer(status=UpdateStatus.REJECTED, reason="no such conversation"),
+    Inbox.CAMPAIGN_UPDATES: Answer(status=UpdateStatus.REJECTED, reason="no such campaign"),
+}
 #: Seconds before an update is looked at again whose conversation may be about to be created.
 WAIT_SECONDS = 1.0
 
@@ -41,20 +43,42 @@ async def answer_unknown(
     if not raws:
         return
     answers = Answers(now)
+    unfounded: list[tuple[RawDocument, str, datetime]] = []
     if inbox is Inbox.CONVERSATION_UPDATES:
-        read = [one for updates in read_updates(raws, answers).values() for one in updates]
-        unfounded = [(raw, update.at, NO_CONVERSATION) for raw, update in read]
+        for conversation, updates in read_updates(raws, answers).items():
+            unfounded += [(raw, conversation, update.at) for raw, update in updates]
     else:
         orders = read_orders(raws, answers).values()
-        unfounded = [(raw, order.at, NO_CAMPAIGN) for raw, order in orders]
+        unfounded = [(raw, order.campaign_id, order.at) for raw, order in orders]
     waits = bool(unfounded) and await _is_opening(engine, now)
+    # Whoever opened it may have ended since it was looked for: only who is missing still is nobody.
+    subjects = frozenset(subject for _, subject, _ in unfounded)
+    come = await _look_again(engine, inbox, subjects) if subjects and not waits else subjects
     later = now + engine.scale.campaign_span(WAIT_SECONDS)
-    for raw, at, answer in unfounded:
-        if waits:
+    for raw, subject, at in unfounded:
+        if subject not in come:
+            answers.add(raw, NOBODY[inbox])
+        elif waits:
             answers.put(raw, {"at": at, "due_at": later})
-        else:
-            answers.add(raw, answer)
     await answers.write(engine.store, inbox)
+
+
+async def _look_again(engine: Engine, inbox: Inbox, subjects: Collection[str]) -> Collection[str]:
+    """Give those that are there by now; they get their turn, with what waits for them."""
+    come = set()
+    if inbox is Inbox.CONVERSATION_UPDATES:
+        found = await engine.store.campaigns_of({ConversationId(one) for one in subjects})
+        for conversation, campaign_id in found.items():
+            engine.turns.name(campaign_id, [conversation])
+            come.add(str(conversation))
+        return come
+    for subject in subjects:
+        campaign_id = CampaignId(subject)
+        _, campaign = await engine.store.campaign(campaign_id)
+        if campaign is not None:
+            engine.turns.order(campaign_id)
+            come.add(subject)
+    return come
 
 
 async def _is_opening(engine: Engine, now: datetime) -> bool:

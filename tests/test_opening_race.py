@@ -1,7 +1,13 @@
-"""Two workers open a campaign while the list of suppressions changes: nobody is there twice."""
+"""
+Two workers open a campaign: nobody is there twice, and no early update is taken for one about nobody.
+
+The list of suppressions changes meanwhile, or updates were there before the conversations.
+"""
+
+import pytest
 
 from schemas.hand_off import OnUnknown
-from tests.builders import batch_request_document, recipient_document
+from tests.builders import batch_request_document, recipient_document, update_document
 from tests.invariants import accounting
 from tests.machine import Fault, Floor, Shift
 from tests.witness import MemoryDatabase
@@ -36,3 +42,25 @@ def test_whoever_opens_a_recipient_it_is_decided_once():
             seen.add(opened(when, seed, [Shift(worker=0), Shift(worker=1)]))
             seen.add(opened(when, seed, [Shift(worker=0, fault=death), Shift(worker=1)]))
     assert seen == {2, 3}
+
+
+EARLY = {
+    "conversation_updates": update_document("opted_out", batch_request_id="q"),
+    "campaign_updates": {"_id": "pause-1", "batch_request_id": "q", "kind": "pause"},
+}
+
+
+@pytest.mark.parametrize("inbox", EARLY)
+def test_an_early_update_finds_what_was_opened_while_it_was_looked_up(inbox):
+    """One worker looks for its subject in vain, the other ends the opening: it is not rejected."""
+    for seed in range(100):
+        world = Floor(policy=OnUnknown.RESEND, batch_size=50, workers=2)
+        world.store.insert("batch_requests", batch_request_document(3, _id="q"))
+        world.store.insert(inbox, EARLY[inbox])
+        world.work([Shift(worker=0), Shift(worker=1)], seed)
+        for _ in range(3):
+            world.loop.seconds += 100
+            world.work([Shift(worker=1)])
+        (update,) = world.store.documents(inbox)
+        assert update["status"] == "applied", (seed, update["reason"])
+        world.close()

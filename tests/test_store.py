@@ -1308,6 +1308,20 @@ async def test_entries_merge_by_rank(store, first, second):
     assert found.attempts == (2 if wins else 1)
 
 
+@pytest.mark.parametrize("status", [M.FAILED, M.UNKNOWN, M.SENT])
+async def test_an_earlier_attempt_changes_nothing_of_a_later_one(store, status):
+    """A worker that was taken over, and wakes up late, adds only what was not known."""
+    later = entry(status, attempts=2, sent_at=NOW, recorded_at=NOW, reason="later")
+    woken = evolve(later, attempts=1, sent_at=NOW + DAY, recorded_at=NOW + DAY, reason="woken")
+    await store.record([later])
+    await store.record([evolve(woken, provider_id="p1")])
+    (found,) = (await store.ledger([later.id])).values()
+    assert found == evolve(later, provider_id="p1")
+    await store.record([evolve(woken, attempts=3)])
+    (found,) = (await store.ledger([later.id])).values()
+    assert found == evolve(woken, attempts=3, provider_id="p1")
+
+
 async def test_writing_an_entry_twice_changes_nothing(world):
     """Also within one call, and beside one that is new."""
     one, other = entry(M.SENT, 0, body="b"), entry(M.SENT, 1)

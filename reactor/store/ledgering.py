@@ -13,7 +13,7 @@ from schemas.transition import Report
 
 #: Messages that the recipient got, or may have got.
 GOT = [each.value for each in RANK if each not in {MessageStatus.CANCELLED, MessageStatus.FAILED}]
-#: What says how a message ended: only an entry of at least the same rank changes it.
+#: What says how a message ended: only an entry that outranks the one that is there changes it.
 ENDING = frozenset({"status", "reason", "error"})
 
 
@@ -60,8 +60,18 @@ def read_unanswered(
 
 
 def merging(entry: LedgerEntry) -> list[Mapping[str, Any]]:
-    """Spell the merge for the database: one atomic update, which may also be the insert."""
-    outranks = {"$in": [{"$ifNull": ["$status", entry.status.value]}, _not_above(entry.status)]}
+    """
+    Spell the merge for the database: one atomic update, which may also be the insert.
+
+    Of equal ones that of an earlier attempt comes from a worker that was taken over, and has woken up:
+    it changes nothing.
+    """
+    status = {"$ifNull": ["$status", entry.status.value]}
+    outranks: Mapping[str, Any] = {"$in": [status, _not_above(entry.status)]}
+    if entry.attempts is not None:
+        earlier = {"$gt": ["$attempts", entry.attempts]}
+        late = {"$and": [{"$in": [status, _equal(entry.status)]}, earlier]}
+        outranks = {"$and": [outranks, {"$not": [late]}]}
     merged: dict[str, Any] = {}
     for name, value in _known(entry).items():
         # A value of a document is never evaluated.
@@ -74,7 +84,10 @@ def merging(entry: LedgerEntry) -> list[Mapping[str, Any]]:
 def merged(present: Mapping[str, Any], entry: LedgerEntry) -> Mapping[str, Any]:
     """Merge in memory: the fields that are to be set."""
     known = _known(entry)
-    if present.get("status", entry.status.value) in _not_above(entry.status):
+    status = present.get("status", entry.status.value)
+    earlier = entry.attempts is not None and (present.get("attempts") or 0) > entry.attempts
+    late = status in _equal(entry.status) and earlier
+    if status in _not_above(entry.status) and not late:
         return known
     return {
         name: value
@@ -90,3 +103,7 @@ def _known(entry: LedgerEntry) -> Mapping[str, Any]:
 
 def _not_above(status: MessageStatus) -> list[str]:
     return [each.value for each, rank in RANK.items() if rank <= RANK[status]]
+
+
+def _equal(status: MessageStatus) -> list[str]:
+    return [each.value for each, rank in RANK.items() if rank == RANK[status]]
