@@ -12,7 +12,7 @@ import pytest
 from loguru import logger
 
 import handlers.circuit
-import reactor.campaigns
+import reactor.batches
 import reactor.opening
 from tests.conftest import SCHEDULES
 from tests.rest import agree, come_to_rest
@@ -32,7 +32,7 @@ def small_world():
         patch.setattr(reactor.opening, "CHUNK", 2)
         patch.setattr(handlers.circuit, "MIN_RECIPIENTS", 2)
         # While a worker is stopped in a call its loop goes on: that finds nothing, and takes long.
-        patch.setattr(reactor.campaigns, "PATIENCE_SECONDS", 2.0)
+        patch.setattr(reactor.batches, "PATIENCE_SECONDS", 2.0)
         logger.disable("reactor")
         yield
         logger.enable("reactor")

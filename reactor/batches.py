@@ -1,0 +1,225 @@
+"""A campaign's batch: what has work is loaded and taken through, and then it is seen what comes next."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+
+from attrs import evolve, frozen
+from loguru import logger
+
+from handlers.campaign import ENDED, closed_all
+from handlers.scene import Scene
+from reactor.completion import complete
+from reactor.engine import Engine
+from reactor.failures import fail
+from reactor.newer import NEWER_SECONDS
+from reactor.sharing import OVERDUE_SECONDS
+from reactor.store.protocol import Batch, BrokenDocument, Order, Scope, StoreUnavailableError
+from reactor.turns import Turn
+from reactor.walk import Setting, walk
+from schemas.campaign import Campaign, CampaignStatus
+from schemas.ids import CampaignId
+
+S = CampaignStatus
+#: Seconds before a campaign whose turn changed nothing gets another for the same reason.
+PATIENCE_SECONDS = 0.05
+#: Seconds before it is looked at again what a campaign's owner has made of it.
+COME_BACK_SECONDS = 0.5
+
+
+@frozen(kw_only=True)
+class Present:
+    """A campaign as its turn found it."""
+
+    campaign: Campaign
+    setting: Setting
+
+    @property
+    def scene(self) -> Scene:
+        return self.setting.scene
+
+
+def scope_of(campaign: Campaign) -> Scope:
+    """Say which conversations of a campaign may have work, besides those that are named."""
+    match campaign.status:
+        case S.ACTIVE:
+            return Scope.DUE
+        case S.PAUSED:
+            return Scope.LEASES
+        case S.CANCELLED | S.FAILED:
+            return Scope.DUE if campaign.all_closed else Scope.UNSETTLED
+        case _:
+            return Scope.NAMED
+
+
+def leave(
+    engine: Engine, campaign_id: CampaignId, newer: Sequence[BrokenDocument], now: datetime
+) -> None:
+    """Leave alone what a newer worker wrote; the campaign is looked at again before long."""
+    engine.telemetry.newer(engine.newer.meet(campaign_id, [each.id for each in newer]))
+    engine.turns.due(campaign_id, now + engine.scale.campaign_span(NEWER_SECONDS))
+
+
+async def work(engine: Engine, turn: Turn, present: Present, *, everything: bool) -> None:
+    """Load a batch and take it through; then see when there is work again."""
+    campaign, scope, turns = present.campaign, scope_of(present.campaign), engine.turns
+    if engine.newer.are_many(campaign.id):
+        leave(engine, campaign.id, (), present.scene.now)
+        return
+    queued = _queues(engine, present.setting, scope)
+    # One turn of a campaign after the other: what this one loads, the next one leaves out.
+    async with turns.loading(campaign.id):
+        batch = await _load(engine, turn, present, queued, everything=everything)
+        # A broken one has no id that is sure to be one; its failure is noted before long.
+        mine = {conversation.id for conversation in batch.conversations} - turns.in_flight
+        turns.in_flight |= mine
+    if newer := [each for each in batch.broken if each.newer]:
+        leave(engine, campaign.id, newer, present.scene.now)
+    try:
+        if batch.full:
+            turns.ready(campaign.id)
+        for name, asked in queued.items():
+            if batch.queued[name] < asked:
+                engine.watches[name].queued.pop(campaign.id, None)
+            elif asked < present.setting.allowed[name].count:
+                turns.ready(campaign.id)
+        # Now, and again when more may be parked: a batch that is slow to be recorded costs no tokens.
+        _come_back_to_gates(engine, present, scope)
+        progressed = await _walk(engine, batch, present)
+    finally:
+        turns.in_flight -= mine
+    _measure(engine, batch, present.scene)
+    _come_back_to_gates(engine, present, scope)
+    if not batch.full:
+        await _rest(engine, present, scope, patient=not progressed)
+
+
+async def _load(
+    engine: Engine,
+    turn: Turn,
+    present: Present,
+    queued: Mapping[str, int],
+    *,
+    everything: bool,
+) -> Batch:
+    campaign, scene, scope = present.campaign, present.scene, scope_of(present.campaign)
+    link = (campaign.traceparent, campaign.tracestate)
+    attributes = {"campaign_id": campaign.id, "campaign_type": campaign.type}
+    with engine.telemetry.span("load", link=link, attributes=attributes) as note:
+        batch = await engine.store.load(
+            Order(
+                campaign=campaign,
+                scope=scope,
+                now=scene.now,
+                named=turn.named,
+                exclude=frozenset(engine.turns.in_flight) | engine.newer.of(campaign.id),
+                queued=queued,
+                buckets=None if everything else engine.share.buckets,
+                besides=_besides(engine, campaign, scope),
+                besides_since=scene.now - engine.scale.campaign_span(OVERDUE_SECONDS),
+                limit=max(1, engine.batch_size - sum(queued.values())),
+            )
+        )
+        note(conversations=len(batch.conversations), updates=len(batch.updates))
+    return batch
+
+
+def _queues(engine: Engine, setting: Setting, scope: Scope) -> dict[str, int]:
+    """Say of which gates to load what is parked, and how much; half of the batch is for the rest."""
+    if scope is not Scope.DUE:
+        return {}
+    most = max(1, engine.batch_size // 2)
+    campaign_id = setting.scene.campaign.id
+    return {
+        name: min(allowed.count, most)
+        for name, allowed in setting.allowed.items()
+        if allowed.count and campaign_id in engine.watches[name].queued
+    }
+
+
+def _besides(engine: Engine, campaign: Campaign, scope: Scope) -> frozenset[int]:
+    """Say what else to look at when one's own is done: what others were too slow for."""
+    if scope is Scope.UNSETTLED and engine.share.owns(campaign.id):
+        # Somebody has to see that all are closed.
+        return engine.share.rest
+    return engine.share.next_in_line
+
+
+def _come_back_to_gates(engine: Engine, present: Present, scope: Scope) -> None:
+    """
+    What is parked leaves when its gate opens: the campaign gets a turn then.
+
+    Of a paused campaign nothing leaves, but after `resume` something may; of one that is over nothing.
+    """
+    campaign = present.campaign
+    for name, allowed in present.setting.allowed.items():
+        queued = engine.watches[name].queued
+        if campaign.id in queued and scope is Scope.DUE:
+            engine.turns.due(campaign.id, allowed.gate.until)
+        elif campaign.status in ENDED:
+            queued.pop(campaign.id, None)
+
+
+async def _walk(engine: Engine, batch: Batch, present: Present) -> bool:
+    """Take a batch through; one that fails is split until the guilty conversation stands alone."""
+    try:
+        return await walk(engine, batch, present.setting)
+    except StoreUnavailableError:
+        raise
+    except Exception as error:
+        error_type = type(error).__name__
+        log = logger.bind(campaign_id=present.campaign.id, error_type=error_type)
+        log.opt(exception=error).error("A batch failed")
+        engine.telemetry.failed(present.campaign.type, error_type)
+        conversations = batch.conversations
+        if not conversations:
+            raise
+        if len(conversations) == 1:
+            now = present.scene.now
+            await fail(engine, present.campaign, conversations[0], error_type, now)
+            return True
+    middle = len(conversations) // 2
+    for half in (conversations[:middle], conversations[middle:]):
+        await _walk(engine, evolve(batch, conversations=half, broken=()), present)
+    return True
+
+
+def _measure(engine: Engine, batch: Batch, scene: Scene) -> None:
+    """Tell how large the batch was, and how late the most overdue of it."""
+    engine.telemetry.batch(len(batch.conversations))
+    dues = [one.due_at for one in batch.conversations if one.due_at]
+    late = scene.now - min(dues, default=scene.now)
+    if late > timedelta(0):
+        engine.telemetry.lag(engine.scale.real_seconds(late))
+
+
+async def _rest(engine: Engine, present: Present, scope: Scope, *, patient: bool) -> None:
+    """Nothing more is due now: note when something will be, or that all is over."""
+    campaign, now, turns = present.campaign, present.scene.now, engine.turns
+    if scope in {Scope.UNSETTLED, Scope.NAMED} and not patient:
+        # What was open may be closed now, and what was over may be open again: look once more.
+        turns.ready(campaign.id)
+        return
+    if engine.newer.of(campaign.id):
+        # Neither closed nor waited for: whether the campaign is over is for a newer worker to say.
+        if await engine.store.next_due(campaign.id, Scope.DUE):
+            leave(engine, campaign.id, (), now)
+            return
+        engine.newer.forget(campaign.id)
+    owns = engine.share.owns(campaign.id)
+    if scope is Scope.UNSETTLED and owns and not turns.in_flight:
+        campaign = (
+            await engine.store.write_campaign(campaign, closed_all(campaign, now)) or campaign
+        )
+    buckets = engine.share.buckets
+    next_due = await engine.store.next_due(campaign.id, scope, buckets)
+    if next_due is None and campaign.completed_at is None:
+        of_all = scope is Scope.DUE and buckets is None
+        unsettled = not of_all and await engine.store.next_due(campaign.id, Scope.DUE)
+        if not unsettled and not campaign.open_until:
+            await complete(engine, campaign)
+            return
+    times = [time for time in (next_due, campaign.due_at) if time]
+    if times:
+        patience = PATIENCE_SECONDS if owns else COME_BACK_SECONDS
+        earliest = now + engine.scale.campaign_span(patience)
+        turns.due(campaign.id, max(min(times), earliest if patient else now))
