@@ -605,6 +605,18 @@ def test_repair_asks_on_a_terminal(made, database):
     assert (code, "2 put right, 0 left" in shown) == (0, True)
 
 
+def test_there_is_more_to_repair(database, run, monkeypatch):
+    """One run holds so many findings; whoever runs it again puts the rest right."""
+    monkeypatch.setattr("reactor.cli.repair.MOST", 1)
+    BREAKS["due after its deadline"][0](database)
+    BREAKS["closed, and due"][0](database)
+    for _ in range(2):
+        result = run("repair", "r", *NOW)
+        assert (result.exit_code, "run it again" in result.stderr) == (1, True)
+        assert result.stdout.endswith("1 put right, 0 left\n")
+    assert run("repair", "r", *NOW).stdout == "nothing is to be put right\n"
+
+
 def test_usage_of_repair(run):
     """It is told what to repair, as `verify` is told what to verify."""
     assert run("repair").exit_code == 2

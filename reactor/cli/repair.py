@@ -6,7 +6,7 @@ from itertools import groupby
 import click
 from attrs import frozen
 
-from reactor.cli.bulk import agreed, connected, limited, progress, which
+from reactor.cli.bulk import agreed, connected, progress, which
 from reactor.cli.failure import ExitCode
 from reactor.cli.output import extended_json, text
 from reactor.cli.remedies import ADVICE, Hands, put_right
@@ -81,15 +81,20 @@ def _repair(order: Order) -> None:
         agreed(f"Put {len(safe)} right?", yes=order.yes)
         left = connected(lambda session: _put_right(session, found, safe))
     _report(order, found, left)
-    if left and not order.dry_run:
+    if (left or len(found) == MOST) and not order.dry_run:
         raise click.exceptions.Exit(ExitCode.FAILED)
 
 
 async def _found(session: Session, order: Order) -> list[Finding]:
     campaign, seen = await one_of(session, order.campaign), Progress()
     with progress("Verifying", await conversations_of(session, campaign)) as seen.advance:
-        every = findings(session, campaign, order.patience, seen)
-        return [finding async for finding in limited(every, MOST)]
+        found: list[Finding] = []
+        async for finding in findings(session, campaign, order.patience, seen):
+            found.append(finding)
+            if len(found) == MOST:
+                click.echo(f"These are the first {MOST}: run it again for the rest.", err=True)
+                break
+        return found
 
 
 async def _put_right(
