@@ -226,6 +226,14 @@ def test_the_judge_knows_what_was_acknowledged(mongodb_client, database_name):
     ]
 
 
+def test_the_judge_knows_what_should_have_been_taken(mongodb_client, database_name):
+    """Nothing is rejected that was inserted in good order; poison is."""
+    updates = mongodb_client[database_name].conversation_updates
+    for identity in ("good", "poison-0-kind"):
+        updates.insert_one({"_id": identity, "status": "rejected", "reason": "no"})
+    assert list(judge.wrongly_rejected(updates.database)) == ["good"]
+
+
 def test_the_judge_knows_when_somebody_has_opted_out(mongodb_client, database_name):
     """A late duplicate is harmless; a new message long afterwards is not."""
     database = mongodb_client[database_name]

@@ -6,6 +6,7 @@ from pymongo.errors import PyMongoError
 
 from tests.chaos.faults import FREEZE_SECONDS
 from tests.chaos.fleet import SETTINGS, SURVIVOR
+from tests.chaos.poison import POISON
 from tests.invariants import (
     ACCEPTED,
     FINAL,
@@ -78,6 +79,7 @@ def judge(database, requests, acknowledged):
     sent = {key for key, one in told_by_us.items() if one["status"] in ACCEPTED}
     verdict.hold("lost: called sent, and never accepted", sent - accepted)
     verdict.hold("acknowledged, and gone or unanswered", unanswered(database, acknowledged))
+    verdict.hold("rejected, and nothing was wrong with it", wrongly_rejected(database))
     verdict.hold("sent after an opt-out", after_opt_out(database, witness, acknowledged))
     return verdict
 
@@ -157,6 +159,15 @@ def unanswered(database, acknowledged):
         found = {one["_id"] for one in database[collection].find(answered, {"_id": 1})}
         given -= {(collection, identity) for identity in found}
     return sorted(given)
+
+
+def wrongly_rejected(database):
+    """Give what the agent inserted in good order and was not taken."""
+    rejected = {"status": {"$in": ["rejected", "parked"]}}
+    for collection in ("batch_requests", "conversation_updates", "campaign_updates"):
+        for one in database[collection].find(rejected, {"_id": 1}):
+            if not one["_id"].startswith(POISON):
+                yield one["_id"]
 
 
 def after_opt_out(database, witness, acknowledged):

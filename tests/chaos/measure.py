@@ -137,22 +137,28 @@ def worker_frozen(world):
     world.pause(LEASE_SECONDS)
     after = snapshot(world, of_them, keys)
     world.receiver.set_mode(LATENCY)
-    begun = [line["key"] for line in world.receiver.requests() if is_by(line, woken)]
+    mine = [line for line in world.receiver.requests() if line["at"] > woken and is_marked(line)]
+    begun = {line["key"] for line in mine if signed_at(line) >= int(woken)}
+    ended = {line["key"] for line in mine if signed_at(line) < int(woken)}
     again = [one for one in after.values() if (one.get("attempts") or 0) > 1]
     return {
         "messages interrupted": len(keys),
         "of these handed off again by others": len(again),
-        "of these handed off by the woken worker all the same": len(keys.intersection(begun)),
+        "of these begun by the woken worker all the same": len(keys & begun),
+        "of these begun before it was frozen, and arrived when it woke up": len(keys & ended),
         "documents of these that it has changed": sum(before[one] != after[one] for one in before),
-        "other messages that it handed off from then on": len(begun)
-        - len(keys.intersection(begun)),
+        "other messages that it handed off from then on": len(begun - keys),
     }
 
 
-def is_by(line, since):
-    """Say whether the marked worker has begun a hand-off after a time; its signature tells."""
-    signed = float(line["headers"]["webhook-timestamp"]) - CLOCKS[MARKED]
-    return abs(signed - line["at"]) < abs(CLOCKS[MARKED]) / 2 and line["at"] > since
+def signed_at(line):
+    """Give when the marked worker has begun a hand-off, in whole seconds of everybody's clock."""
+    return float(line["headers"]["webhook-timestamp"]) - CLOCKS[MARKED]
+
+
+def is_marked(line):
+    """Say whether a hand-off is the marked worker's: by all others' clocks it was signed elsewhen."""
+    return abs(signed_at(line) - line["at"]) < abs(CLOCKS[MARKED]) / 2
 
 
 def snapshot(world, of_them, keys):

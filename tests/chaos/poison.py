@@ -6,6 +6,8 @@ from bson.raw_bson import RawBSONDocument
 
 from tests.builders import batch_request_document
 
+#: What its ids begin with.
+POISON = "poison-"
 LARGE = 15_000_000
 BEYOND_PYTHON = DatetimeMS(2**60)
 
@@ -39,10 +41,10 @@ def poison(number, request):
     }
     for collection, documents in named.items():
         for name, fields in documents.items():
-            identity = f"poison-{number}-{name}"
+            identity = f"{POISON}{number}-{name}"
             whole = batch_request_document(1) if collection == "batch_requests" else {}
             yield collection, identity, {**whole, **fields, "_id": identity}
-        identity = f"poison-{number}-not-utf8"
+        identity = f"{POISON}{number}-not-utf8"
         about = batch_request_document(1) if collection == "batch_requests" else whom
         field = "name" if collection == "batch_requests" else "text"
         yield collection, identity, not_utf8({**about, "_id": identity}, field)
