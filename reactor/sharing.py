@@ -17,7 +17,7 @@ from reactor.store.protocol import Hint, Inbox
 from schemas.ids import BUCKETS, CampaignId, ConversationId, bucket
 
 #: Seconds that its owner has for a document before others see whether it is answered.
-OVERDUE_SECONDS = 0.7
+OVERDUE_SECONDS = 0.5
 #: Hints of others that are kept; the oldest go first, and are found by a sweep.
 MAX_HINTS = 10_000
 
