@@ -96,16 +96,23 @@ async def _decided(
     """
     if campaign.barred is not None:
         return campaign, campaign.barred
-    suppressed = await engine.store.suppressed({key for one in found for key in one.address_keys})
-    barred = tuple(
-        conversation_id(campaign.batch_request_id, one.recipient.id)
-        for one in found
-        if is_suppressed(one.recipient, campaign.template, engine.specs, suppressed)
-    )
+    barred = await who_is_barred(engine, campaign, found)
     written = await engine.store.write_campaign(
         campaign, evolve(campaign, barred=barred), carried=True
     )
     return (written, barred) if written else None
+
+
+async def who_is_barred(
+    engine: Engine, campaign: Campaign, found: Sequence[Candidate]
+) -> tuple[ConversationId, ...]:
+    """Give the conversations that are not opened, for they must not be written to."""
+    suppressed = await engine.store.suppressed({key for one in found for key in one.address_keys})
+    return tuple(
+        conversation_id(campaign.batch_request_id, one.recipient.id)
+        for one in found
+        if is_suppressed(one.recipient, campaign.template, engine.specs, suppressed)
+    )
 
 
 async def _rejected(

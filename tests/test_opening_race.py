@@ -6,6 +6,7 @@ The list of suppressions changes meanwhile, or updates were there before the con
 
 import pytest
 
+from reactor.requests import FEW
 from schemas.hand_off import OnUnknown
 from tests.builders import batch_request_document, recipient_document, update_document
 from tests.invariants import accounting
@@ -15,10 +16,10 @@ from tests.witness import MemoryDatabase
 SUPPRESSION = {"_id": "email:r0@example.com", "reason": "asked by phone"}
 
 
-def opened(when, seed, shifts):
+def opened(count, when, seed, shifts):
     """Open a campaign, and let the suppression come at a call of the workers."""
     world = Floor(policy=OnUnknown.RESEND, batch_size=50, workers=2)
-    recipients = [recipient_document(f"r{n}") for n in range(3)]
+    recipients = [recipient_document(f"r{n}") for n in range(count)]
     world.store.insert("batch_requests", batch_request_document(recipients, _id="q"))
     world.loop.agenda.append((when, lambda: world.store.insert("suppressions", SUPPRESSION)))
     world.work(shifts, seed)
@@ -33,15 +34,18 @@ def opened(when, seed, shifts):
     return len(conversations)
 
 
-def test_whoever_opens_a_recipient_it_is_decided_once():
+@pytest.mark.parametrize(
+    ("count", "calls"), [(FEW, range(3, 20)), (FEW + 1, range(15, 30))], ids=["few", "more"]
+)
+def test_whoever_opens_a_recipient_it_is_decided_once(count, calls):
     """At any call, in orders of which each was once a way to be there twice, and after a death."""
     seen = set()
-    for when in range(15, 30):
+    for when in calls:
         for seed in (12, 22, 41, 49, 52, 53, 55):
             death = Fault(part="insert_conversations", call=1, moment="after", death=True)
-            seen.add(opened(when, seed, [Shift(worker=0), Shift(worker=1)]))
-            seen.add(opened(when, seed, [Shift(worker=0, fault=death), Shift(worker=1)]))
-    assert seen == {2, 3}
+            seen.add(opened(count, when, seed, [Shift(worker=0), Shift(worker=1)]))
+            seen.add(opened(count, when, seed, [Shift(worker=0, fault=death), Shift(worker=1)]))
+    assert seen == {count - 1, count}
 
 
 EARLY = {
