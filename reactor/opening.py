@@ -77,7 +77,7 @@ async def open_chunk(engine: Engine, campaign: Campaign, now: datetime) -> Campa
         count, first = await _rejected(engine, campaign, rejected)
         after = evolve(after, counts=evolve(after.counts, rejected=count))
         await store.answer(
-            Inbox.BATCH_REQUESTS, [(_raw_id(request), _accepted(after, count, first))]
+            Inbox.BATCH_REQUESTS, [(_raw_id(request), _accepted(after, count, first))], carried=True
         )
     written = await store.write_campaign(campaign, after)
     if written:

@@ -53,7 +53,11 @@ class MemoryInbox(MemoryBase):
         return tuple(RawDocument(only_id(raw.data)) for raw in await self.read(inbox, raw_ids))
 
     async def answer(
-        self, inbox: Inbox, answers: Sequence[tuple[RawDocument, Mapping[str, object]]]
+        self,
+        inbox: Inbox,
+        answers: Sequence[tuple[RawDocument, Mapping[str, object]]],
+        *,
+        carried: bool = False,  # noqa: ARG002
     ) -> None:
         await self._pause()
         for raw, fields in answers:

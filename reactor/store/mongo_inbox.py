@@ -7,6 +7,7 @@ from typing import Any
 import bson
 from loguru import logger
 from pymongo import UpdateMany, UpdateOne
+from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import BulkWriteError, DuplicateKeyError
 
 from reactor.store.base import Document, MongoBase, raw_of
@@ -82,25 +83,33 @@ class MongoInbox(MongoBase):
 
     @call
     async def answer(
-        self, inbox: Inbox, answers: Sequence[tuple[RawDocument, Mapping[str, object]]]
+        self,
+        inbox: Inbox,
+        answers: Sequence[tuple[RawDocument, Mapping[str, object]]],
+        *,
+        carried: bool = False,
     ) -> None:
         if not answers:
             return
         # In a group, one without room for its answer would keep those after it from theirs.
-        if not await self._write_answers(inbox, _grouped_answers(answers)):
+        database = self._carried if carried else self._database
+        if not await self._write_answers(database, inbox, _grouped_answers(answers)):
             return
         alone = [_answer(fields, [raw]) for raw, fields in answers]
-        codes = await self._write_answers(inbox, alone)
+        codes = await self._write_answers(database, inbox, alone)
         # The others were written. This one has no room for an answer, whoever gives it.
         log = logger.bind(inbox=inbox.value, code=min(codes))
         log.error("An answer does not fit into its document")
 
     async def _write_answers(
-        self, inbox: Inbox, writes: Sequence[UpdateOne | UpdateMany]
+        self,
+        database: AsyncDatabase[Document],
+        inbox: Inbox,
+        writes: Sequence[UpdateOne | UpdateMany],
     ) -> frozenset[int]:
         """Write answers, each once only: what has one is left as it is; the codes of refusals."""
         try:
-            await repeated(lambda: self._database[inbox].bulk_write(writes, ordered=False))
+            await repeated(lambda: database[inbox].bulk_write(writes, ordered=False))
         except BulkWriteError as error:
             if is_unavailable(error):
                 raise

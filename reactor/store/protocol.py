@@ -291,9 +291,17 @@ class Store(Protocol):
         """Say which of these have no answer yet; ids only."""
 
     async def answer(
-        self, inbox: Inbox, answers: Sequence[tuple[RawDocument, Mapping[str, object]]]
+        self,
+        inbox: Inbox,
+        answers: Sequence[tuple[RawDocument, Mapping[str, object]]],
+        *,
+        carried: bool = False,
     ) -> None:
-        """Set fields on documents that have no `status` yet, by their raw `_id`; one command."""
+        """
+        Set fields on documents that have no `status` yet, by their raw `_id`; one command.
+
+        `carried`: not waited for on a majority, because a later write is.
+        """
 
     async def campaign_updates(
         self, campaign: Campaign, *, now: datetime
