@@ -61,10 +61,11 @@ async def open_chunk(engine: Engine, campaign: Campaign, now: datetime) -> Campa
     campaign, barred = decided
     opened = []
     for one in found:
-        if conversation_id(request, one.recipient.id) in barred:
+        made = open_conversation(one, campaign, now)
+        if made.id in barred:
             rejected.append((one.position, one.recipient.id, SUPPRESSED))
         else:
-            opened.append(open_conversation(one, campaign, now))
+            opened.append(made)
     for index, conflict in (await store.insert_conversations(opened)).items():
         if conflict is not Conflict.SAME:
             twin = opened[index]
@@ -95,12 +96,12 @@ async def _decided(
     have a conversation and be rejected as well. None: another worker was faster.
     """
     if campaign.barred is not None:
-        return campaign, campaign.barred
+        return campaign, frozenset(campaign.barred)
     barred = await who_is_barred(engine, campaign, found)
     written = await engine.store.write_campaign(
         campaign, evolve(campaign, barred=barred), carried=True
     )
-    return (written, barred) if written else None
+    return (written, frozenset(barred)) if written else None
 
 
 async def who_is_barred(
