@@ -27,6 +27,11 @@ async def measure(uri, directory):
     return figures
 
 
+def _has_heard(log, workers):
+    """Say whether a worker has logged that so many share what is to be done."""
+    return any(json.loads(line).get("workers") == workers for line in log.read_text().splitlines())
+
+
 async def _lead(uri, directory, workers):
     """Give the seconds from a campaign's insertion to its last hand-off, and the workers' last words."""
     name = f"bench_fleet_{workers}"
@@ -37,10 +42,8 @@ async def _lead(uri, directory, workers):
             for log in logs:
                 own = {"HEARTBEAT_FILE": f"{log}.heartbeat", "LOG_LEVEL": "INFO"}
                 stack.enter_context(worker_process(uri, name, file, log=log, **own))
-            while await client[name].workers.count_documents({}) < workers:
+            while not all(_has_heard(log, workers) for log in logs):
                 await anyio.sleep(0.1)
-            # Each has heard of each.
-            await anyio.sleep(2)
             database = client[name]
             made = request("fleet", RECIPIENTS)
             recipients = made.pop("recipients")
