@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import groupby
+from typing import Any
 
 import click
 from attrs import frozen
@@ -52,7 +53,7 @@ class Order:
 @click.option("--dry-run", is_flag=True, help="Only say what would be done.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--json", "as_json", is_flag=True, help="Print lines of Extended JSON.")
-def repair(**options: object) -> None:
+def repair(**options: Any) -> None:
     """
     Put right what `reactor verify` finds, where that is safe.
 
@@ -65,7 +66,7 @@ def repair(**options: object) -> None:
 
     CAMPAIGN is named as for `reactor verify`.
     """
-    _repair(Order(**options))  # type: ignore[arg-type]
+    _repair(Order(**options))
 
 
 def _repair(order: Order) -> None:
