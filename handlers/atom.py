@@ -9,8 +9,6 @@ hold after every decision (ARCHITECTURE I3) is brought about in one place, `sett
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
-from attrs import evolve
-
 from handlers.moves import final_status, moved
 from handlers.scene import Scene
 from handlers.stages import stage_of, wait_after
@@ -25,6 +23,7 @@ from schemas.conversation import (
     Visit,
     WaitingFor,
 )
+from schemas.evolving import evolve
 from schemas.ids import AgentId
 from schemas.message import MessageStatus
 from schemas.transition import Effect, Reason, Record

@@ -7,6 +7,7 @@ Fields it does not know are passed over, so that an older worker reads what a ne
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from enum import StrEnum
+from functools import cache
 from typing import Any, get_origin
 
 import attrs
@@ -40,6 +41,26 @@ def to_document(document: AttrsInstance) -> dict[str, Any]:
     """Give the document as BSON can hold it: every field, in its order, None as null."""
     written: dict[str, Any] = _CONVERTER.unstructure(document)
     return written
+
+
+def changes_between(before: AttrsInstance, after: AttrsInstance) -> dict[str, Any]:
+    """Give those fields of `to_document(after)` that are others than before, and spell no more."""
+    return {
+        wire: write(new)
+        for name, wire, write in _writers(type(after))
+        # Most are the same object: a changed copy shares what was not changed.
+        if (new := getattr(after, name)) is not (old := getattr(before, name)) and new != old
+    }
+
+
+@cache
+def _writers(cls: type[AttrsInstance]) -> tuple[tuple[str, str, Hook], ...]:
+    """Give each field's name, its name in documents, and what writes it."""
+    wires = wire_names(cls)
+    return tuple(
+        (each.name, wires[each.name], _CONVERTER.get_unstructure_hook(each.type))
+        for each in attrs.fields(attrs.resolve_types(cls))
+    )
 
 
 def from_document[T](cls: type[T], document: Mapping[str, Any]) -> T:

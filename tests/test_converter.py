@@ -31,6 +31,7 @@ from schemas.converter import (
     MAX_REPLY_TEXT,
     InvalidDocumentError,
     NewerSchemaError,
+    changes_between,
     from_document,
     read_batch_request,
     read_campaign_update,
@@ -765,6 +766,18 @@ def test_comes_back(cls, data):
     """Every document of ours survives MongoDB as it was."""
     made = data.draw(objects(cls))
     assert from_document(cls, through_bson(made)) == made
+
+
+@pytest.mark.parametrize("cls", [Campaign, Conversation], ids=lambda cls: cls.__name__)
+@given(data=st.data())
+def test_changes_are_spelled_as_in_the_whole(cls, data):
+    """What differs, and nothing else: by their names in documents."""
+    before, after = data.draw(objects(cls)), data.draw(objects(cls))
+    old, new = to_document(before), to_document(after)
+    assert changes_between(before, after) == {
+        name: value for name, value in new.items() if value != old[name]
+    }
+    assert changes_between(before, evolve(before)) == {}
 
 
 def test_spelling():

@@ -7,8 +7,8 @@ import bson
 from attrs import AttrsInstance, frozen
 
 from reactor.store.protocol import Change
-from schemas.conversation import MAX_HISTORY
-from schemas.converter import to_document
+from schemas.conversation import MAX_HISTORY, Conversation, HistoryEntry
+from schemas.converter import changes_between
 from schemas.documents import CODEC
 from schemas.ids import ConversationId
 
@@ -44,24 +44,22 @@ class Group:
 
 def patch_between(before: AttrsInstance, after: AttrsInstance) -> Patch:
     """Compare two states of a document; the version is the store's."""
-    old, new = to_document(before), to_document(after)
-    fields = {
-        name: value for name, value in new.items() if value != old[name] and name != "version"
-    }
-    if "history" in fields:
-        appended = _appended(old["history"], new["history"])
-        if appended is not None:
-            del fields["history"]
-            return Patch(fields=fields, history=appended)
+    fields = changes_between(before, after)
+    fields.pop("version", None)
+    if isinstance(before, Conversation) and isinstance(after, Conversation) and "history" in fields:
+        appended = _appended(before.history, after.history)
+        if appended:
+            history = fields.pop("history")
+            return Patch(fields=fields, history=history[-appended:])
     return Patch(fields=fields)
 
 
-def _appended(old: Sequence[Any], new: Sequence[Any]) -> Sequence[Any] | None:
-    """Give what was added at the end, while the bound dropped the oldest; None: more changed."""
+def _appended(old: Sequence[HistoryEntry], new: Sequence[HistoryEntry]) -> int:
+    """Say how many were added at the end, while the bound dropped the oldest; 0: more changed."""
     for count in range(1, len(new) + 1):
-        if [*old, *new[-count:]][-MAX_HISTORY:] == new:
-            return new[-count:]
-    return None
+        if (*old, *new[-count:])[-MAX_HISTORY:] == new:
+            return count
+    return 0
 
 
 def grouped(changes: Sequence[Change]) -> Sequence[Group]:
