@@ -20,8 +20,11 @@ else:
         present = getattr(instance, "__dict__", None)
         if present is None:
             return attrs.evolve(instance, **changes)
-        if unknown := changes.keys() - present.keys():
-            raise TypeError(f"{type(instance).__name__} has no {', '.join(sorted(unknown))}")
+        fields = present | changes
+        if len(fields) > len(present):
+            unknown = ", ".join(sorted(changes.keys() - present.keys()))
+            raise TypeError(f"{type(instance).__name__} has no {unknown}")
         made = object.__new__(type(instance))
-        made.__dict__.update(present, **changes)
+        # A frozen class lets nothing be set in the usual way.
+        object.__setattr__(made, "__dict__", fields)
         return made

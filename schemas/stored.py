@@ -43,24 +43,30 @@ def to_document(document: AttrsInstance) -> dict[str, Any]:
     return written
 
 
-def changes_between(before: AttrsInstance, after: AttrsInstance) -> dict[str, Any]:
-    """Give those fields of `to_document(after)` that are others than before, and spell no more."""
-    return {
-        wire: write(new)
-        for name, wire, write in _writers(type(after))
+def changes_between[T: AttrsInstance](before: T, after: T) -> dict[str, Any]:
+    """
+    Give those fields of `to_document(after)` that are others than before, and spell no more.
+
+    For classes that keep a `__dict__`.
+    """
+    writers, present = _writers(type(after)), vars(before)
+    changes = {}
+    for name, new in vars(after).items():
         # Most are the same object: a changed copy shares what was not changed.
-        if (new := getattr(after, name)) is not (old := getattr(before, name)) and new != old
-    }
+        if new is not present[name] and new != present[name]:
+            wire, write = writers[name]
+            changes[wire] = write(new)
+    return changes
 
 
 @cache
-def _writers(cls: type[AttrsInstance]) -> tuple[tuple[str, str, Hook], ...]:
-    """Give each field's name, its name in documents, and what writes it."""
+def _writers(cls: type[AttrsInstance]) -> Mapping[str, tuple[str, Hook]]:
+    """Give each field's name in documents, and what writes it."""
     wires = wire_names(cls)
-    return tuple(
-        (each.name, wires[each.name], _CONVERTER.get_unstructure_hook(each.type))
+    return {
+        each.name: (wires[each.name], _CONVERTER.get_unstructure_hook(each.type))
         for each in attrs.fields(attrs.resolve_types(cls))
-    )
+    }
 
 
 def from_document[T](cls: type[T], document: Mapping[str, Any]) -> T:
