@@ -57,17 +57,13 @@ class HasClock(Protocol):
 
 def localised(value: object, zone: tzinfo) -> object:
     """Reduce a value to what Liquid knows, with every time in `zone`; the rest becomes text."""
-    # By far the most are of these, and a look at the class is quicker than a match.
-    if type(value) is str or value is None:
-        return value
-    if type(value) is dict:
-        return {str(key): localised(inner, zone) for key, inner in value.items()}
     match value:
-        case str() | int() | float():
+        case None | str() | int() | float():
             return value
         case datetime():
             return LocalTime.of(value, zone)
-        case Mapping():
+        # Nearly every one is a dict: to ask the abstract class takes longer than all the rest.
+        case dict() | Mapping():
             return {str(key): localised(inner, zone) for key, inner in value.items()}
         case list() | tuple():
             return [localised(inner, zone) for inner in value]

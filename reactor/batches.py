@@ -135,7 +135,7 @@ async def _load(
                 exclude=frozenset(engine.turns.in_flight) | engine.newer.of(campaign.id),
                 queued=queued,
                 opened=opened if scope is Scope.DUE else None,
-                buckets=engine.share.buckets,
+                buckets=engine.share.buckets_of(campaign.id),
                 besides=_besides(engine, campaign, scope),
                 besides_since=scene.now - engine.scale.campaign_span(OVERDUE_SECONDS),
                 limit=max(1, engine.batch_size - sum(queued.values())),
@@ -232,7 +232,7 @@ async def _rest(engine: Engine, present: Present, scope: Scope, *, patient: bool
         campaign = (
             await engine.store.write_campaign(campaign, closed_all(campaign, now)) or campaign
         )
-    buckets = engine.share.buckets
+    buckets = engine.share.buckets_of(campaign.id)
     next_due = await engine.store.next_due(campaign.id, scope, buckets)
     if next_due is None and campaign.completed_at is None:
         of_all = scope is Scope.DUE and buckets is None

@@ -128,7 +128,9 @@ async def _open(engine: Engine, turn: Turn, campaign: Campaign, present: Present
         opened = await open_chunk(engine, campaign, present.scene.now, chunk)
     if opened is None or not opened.campaign.opened:
         engine.turns.name(campaign.id, turn.named)
-    elif chunk is None or opened.conversations is None:
+        return opened
+    engine.share.opened(campaign.id)
+    if chunk is None or opened.conversations is None:
         # What was inserted early waits in the inbox.
         engine.turns.want_sweep()
     return opened
