@@ -20,7 +20,7 @@ from reactor.settings import load_settings
 from reactor.worker import assemble
 
 MASTER = "bench_due"
-COPIED = ("batch_requests", "campaigns", "channels", "conversations")
+COPIED = ("batch_requests", "campaigns", "channels")
 #: Seconds between two looks at how far a contestant is: they are not to keep mongod busy.
 LOOK_SECONDS = 0.05
 #: From this share of the ledger on the looks are closer: the end is what is measured.
@@ -41,28 +41,37 @@ async def worker_here(uri, database, **settings):
         logger.enable("reactor")
 
 
-async def open_due(uri, recipients, database=MASTER):
+async def open_due(uri, recipients):
     """Have reactor open so many conversations, none of which is due before the next hour."""
     ahead = datetime.now(UTC) + timedelta(hours=1)
-    made = request(database, recipients)
+    made = request(MASTER, recipients)
     made["recipients"] = [one | {"scheduled_at": ahead} for one in made["recipients"]]
     async with AsyncMongoClient(uri, w="majority") as client:
-        await client[database].batch_requests.insert_one(made)
-    async with worker_here(uri, database) as worker:
+        await client[MASTER].batch_requests.insert_one(made)
+    async with worker_here(uri, MASTER) as worker:
         await worker.run_once()
 
 
 async def copy_due(client, name, recipients, at):
-    """Copy so many of them to a new database, due at a moment; with the indexes of reactor."""
+    """Make a new database like that one, with its indexes, in which so many are due at a moment."""
     await client.drop_database(name)
     await ensure_indexes(client[name])
-    due = {"due_at": at, "wait_until": at, "recipient.scheduled_at": at}
     for collection in COPIED:
-        pipeline = [{"$merge": {"into": {"db": name, "coll": collection}}}]
-        if collection == "conversations":
-            # By id, which is a digest: any part of them is like the whole.
-            pipeline = [{"$sort": {"_id": 1}}, {"$limit": recipients}, {"$set": due}, *pipeline]
-        await (await client[MASTER][collection].aggregate(pipeline)).to_list()
+        await _copy(client, name, collection, [])
+    await fall_due(client, name, at, skip=0, limit=recipients)
+
+
+async def fall_due(client, name, at, *, skip, limit):
+    """Copy some of the conversations, to be due at a moment."""
+    due = {"due_at": at, "wait_until": at, "recipient.scheduled_at": at}
+    # By id, which is a digest: any part of them is like the whole.
+    part = [{"$sort": {"_id": 1}}, {"$skip": skip}, {"$limit": limit}, {"$set": due}]
+    await _copy(client, name, "conversations", part)
+
+
+async def _copy(client, name, collection, pipeline):
+    merge = {"$merge": {"into": {"db": name, "coll": collection}}}
+    await (await client[MASTER][collection].aggregate([*pipeline, merge])).to_list()
 
 
 async def all_done(database, recipients):
