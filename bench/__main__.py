@@ -11,7 +11,7 @@ import anyio
 from rich.console import Console
 from rich.table import Table
 
-from bench import fleet, neighbour, rate, reaction, timers
+from bench import counts, fleet, neighbour, rate, reaction, throughput, timers
 from reactor.embedded import EmbeddedServerError, embedded_server
 
 PARTS = {
@@ -20,6 +20,8 @@ PARTS = {
     "neighbour": neighbour.measure,
     "rate": rate.measure,
     "fleet": fleet.measure,
+    "throughput": throughput.measure,
+    "counts": counts.measure,
 }
 
 
