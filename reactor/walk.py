@@ -36,7 +36,8 @@ class Decided:
 
     @property
     def changed(self) -> bool:
-        return self.step.conversation != self.before
+        # Field by field, and what is the same object is not looked into.
+        return vars(self.step.conversation) != vars(self.before)
 
 
 @frozen(kw_only=True)
