@@ -33,6 +33,12 @@ S = ConversationStatus
 type Acted = tuple[Conversation, tuple[Effect, ...]]
 #: What `history.by` says where no update caused it.
 DUE = "due"
+_WAITS_FOR = {
+    S.PAUSED: WaitingFor.RESUME,
+    S.ESCALATED: WaitingFor.RESOLUTION,
+    S.AWAITING_AGENT: WaitingFor.AGENT,
+    S.AWAITING_REPLY: WaitingFor.REPLY,
+}
 #: Waits that stand still while paused; an escalation's deadline does not.
 _STANDING_STILL = frozenset({S.PENDING, S.AWAITING_REPLY, S.AWAITING_AGENT})
 
@@ -64,13 +70,8 @@ def _due_at(conversation: Conversation) -> datetime | None:
 def _waiting_for(conversation: Conversation) -> tuple[WaitingFor, ...]:
     if not conversation.is_open:
         return ()
-    by_status = {
-        S.PAUSED: WaitingFor.RESUME,
-        S.ESCALATED: WaitingFor.RESOLUTION,
-        S.AWAITING_AGENT: WaitingFor.AGENT,
-        S.AWAITING_REPLY: WaitingFor.REPLY,
-    }
-    waits = [by_status[conversation.status]] if conversation.status in by_status else []
+    status = conversation.status
+    waits = [_WAITS_FOR[status]] if status in _WAITS_FOR else []
     slot = conversation.slot
     if slot and slot.state is SlotState.UNKNOWN:
         waits.append(WaitingFor.UNKNOWN)

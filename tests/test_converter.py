@@ -31,13 +31,14 @@ from schemas.converter import (
     MAX_REPLY_TEXT,
     InvalidDocumentError,
     NewerSchemaError,
-    changes_between,
+    differing,
     from_document,
     read_batch_request,
     read_campaign_update,
     read_conversation_update,
     read_recipient,
     read_template,
+    spelled,
     to_document,
 )
 from schemas.documents import CODEC, decode
@@ -774,10 +775,10 @@ def test_changes_are_spelled_as_in_the_whole(cls, data):
     """What differs, and nothing else: by their names in documents."""
     before, after = data.draw(objects(cls)), data.draw(objects(cls))
     old, new = to_document(before), to_document(after)
-    assert changes_between(before, after) == {
+    assert spelled(cls, differing(before, after)) == {
         name: value for name, value in new.items() if value != old[name]
     }
-    assert changes_between(before, evolve(before)) == {}
+    assert differing(before, evolve(before)) == {}
 
 
 def test_spelling():
