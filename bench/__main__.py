@@ -38,6 +38,8 @@ async def run(names):
 
 def summary(samples):
     """Give the figures of a list of samples, in its unit."""
+    if not samples:
+        return {"n": 0}
     ordered = sorted(samples)
     return {
         "n": len(ordered),
@@ -62,7 +64,7 @@ def main():
         "milliseconds, or as named", "n", "p50", "p99", "max", title="reactor, on this machine"
     )
     for name, figure in figures.items():
-        row = [f"{figure[key]:.1f}" for key in ("p50", "p99", "max")]
+        row = [f"{figure[key]:.1f}" if key in figure else "" for key in ("p50", "p99", "max")]
         table.add_row(name, str(figure["n"]), *row)
     Console().print(table)
     file = Path("bench/results.json")

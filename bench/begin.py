@@ -11,4 +11,4 @@ async def ready_until(at, client, in_flight):
         for _ in range(in_flight):
             tasks.start_soon(client.admin.command, "ping")
     print("ready", flush=True)
-    await anyio.sleep(float(at) - time.time())
+    await anyio.sleep(max(0.0, float(at) - time.time()))

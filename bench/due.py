@@ -76,11 +76,17 @@ async def _copy(client, name, collection, pipeline):
 
 async def all_done(database, recipients):
     """Wait until the ledger has all messages and no slot holds one; the moment, by this machine."""
+    await all_counted(database.messages.estimated_document_count, recipients)
+    held = {"slot.state": {"$type": "string"}}
+    while await database.conversations.find_one(held, hint="address_keys"):
+        await anyio.sleep(NEAR_SECONDS)
+    return time.time()
+
+
+async def all_counted(count, recipients):
+    """Wait until there are so many messages; the moment, by this machine."""
     with anyio.fail_after(MOST_SECONDS):
-        while (count := await database.messages.estimated_document_count()) < recipients:
-            near = count >= NEAR * recipients
+        while (counted := await count()) < recipients:
+            near = counted >= NEAR * recipients
             await anyio.sleep(NEAR_SECONDS if near else LOOK_SECONDS)
-        held = {"slot.state": {"$type": "string"}}
-        while await database.conversations.find_one(held, hint="address_keys"):
-            await anyio.sleep(NEAR_SECONDS)
     return time.time()

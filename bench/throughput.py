@@ -3,159 +3,97 @@ Throughput: steps per second from the moment when all falls due, beside what els
 
 A step takes one recipient through: load, mark, last look, hand-off, ledger, clear. Every contestant
 does it in every round, one after the other, so that what the machine does besides meets them all;
-each ratio is of one round.
+each ratio is of one round. What stands behind each figure: bench/README.md.
 """
 
 import os
-import subprocess
 import sys
-import time
-from collections.abc import Callable
-from contextlib import ExitStack, contextmanager
-from datetime import UTC, datetime
+from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 
-import anyio
-from attrs import field, frozen
-from pymongo import AsyncMongoClient
+from attrs import frozen
 
-from bench.due import all_done, copy_due, open_due
-from bench.null_channel import NULL
+from bench.due import open_due
+from bench.peers.contestants import PEERS
+from bench.race import race_of_programs, race_of_workers
 from bench.recorded import record_step
-from bench.world import has_heard, worker_process
 
 ROUNDS = int(os.environ.get("REACTOR_BENCH_ROUNDS", "3"))
-#: Steps of a fast contestant; of one that takes one recipient at a time, and of most others, a part.
+#: Of a fast contestant; the others do a part of them.
 STEPS = int(os.environ.get("REACTOR_BENCH_STEPS", "10000"))
-ONE_BY_ONE = max(1, STEPS // 10)
-#: Seconds from the copy to the moment: whoever is not ready by then is a failure of the benchmark.
-LEAD_SECONDS = float(os.environ.get("REACTOR_BENCH_LEAD", "6"))
+ONE_BY_ONE = 0.1
 
-DEFAULTS = (100, 4)
-#: Found by trying: see README.
-TUNED = (500, 4)
+#: MAX_CONVERSATIONS_PER_BATCH and WORKER_THREADS.
+SETTINGS = {"at defaults": (100, 4), "tuned": (500, 4)}
+PROCESSES = {1: "", 2: ", two processes"}
+POLLING = "polling baseline"
 
 
 @frozen
 class Contestant:
-    """Somebody who does steps."""
-
     name: str
-    steps: int
-    #: Seconds for the steps, on the server and in the directory of this measurement.
-    run: Callable[[str, Path], float]
-    #: Names of those whom it is compared with, round by round.
-    beside: tuple[str, ...] = field(default=())
+    #: Seconds for so many steps, on the server and in the directory of this measurement.
+    run: Callable[[str, Path, int], Awaitable[float]]
+    #: The part of the steps that it does.
+    share: float = 1
+    #: Whom it is compared with, by name.
+    beside: tuple[str, ...] = ()
+
+    @property
+    def steps(self):
+        return max(1, int(STEPS * self.share))
 
 
 async def measure(uri, directory):
-    """Give steps per second of each contestant, and ratios, a sample each round."""
-    contestants = _contestants()
+    """
+    Give steps per second of each contestant, and ratios, a sample each round.
+
+    A peer that is not installed has no sample, and a name that says what would install it.
+    """
+    missing = {peer: lacking for peer in PEERS if (lacking := peer.missing())}
+    contestants = _contestants([peer for peer in PEERS if peer not in missing])
     await open_due(uri, STEPS)
     (await record_step(uri)).write(directory / "step.bson")
-    samples = {f"steps/s, {one.name}": [] for one in contestants}
-    for _ in range(ROUNDS):
-        for one in contestants:
-            seconds = await one.run(uri, directory)
-            samples[f"steps/s, {one.name}"].append(one.steps / seconds)
-            print(f"  {one.steps / seconds:>8,.0f} steps/s  {one.name}", file=sys.stderr)
-    return samples | _ratios(contestants, samples)
-
-
-def _ratios(contestants, samples):
-    return {
-        f"{one.name} / {other}": [
-            mine / theirs
-            for mine, theirs in zip(
-                samples[f"steps/s, {one.name}"], samples[f"steps/s, {other}"], strict=True
-            )
-        ]
+    rounds = [await _round(uri, directory, contestants) for _ in range(ROUNDS)]
+    rates = {f"steps/s, {name}": [each[name] for each in rounds] for name in rounds[0]}
+    lacks = {f"steps/s, {peer.name} (missing: {what})": [] for peer, what in missing.items()}
+    ratios = {
+        f"{one.name} / {other}": [each[one.name] / each[other] for each in rounds]
         for one in contestants
         for other in one.beside
     }
+    return rates | lacks | ratios
 
 
-def _contestants():
+async def _round(uri, directory, contestants):
+    rates = {}
+    for one in contestants:
+        rates[one.name] = one.steps / await one.run(uri, directory, one.steps)
+        print(f"  {rates[one.name]:>8,.0f} steps/s, {one.name}", file=sys.stderr)
+    return rates
+
+
+def _contestants(peers):
+    """Give all, reactor beside its ceiling: the same batches, as many in flight and processes."""
+    others = [Contestant(POLLING, _polling, ONE_BY_ONE)]
+    others += [Contestant(peer.name, peer.run, peer.share) for peer in peers]
     found = []
-    for kind, (batch, in_flight) in {"at defaults": DEFAULTS, "tuned": TUNED}.items():
-        for processes, suffix in {1: "", 2: ", two processes"}.items():
+    for kind, (batch, in_flight) in SETTINGS.items():
+        for processes, suffix in PROCESSES.items():
+            given = {"batch": batch, "in_flight": in_flight, "processes": processes}
             ceiling = f"ceiling ({batch} per batch, {in_flight} in flight){suffix}"
-            run = partial(_ceiling, batch=batch, in_flight=in_flight, processes=processes)
-            found.append(Contestant(ceiling, STEPS, run))
-            run = partial(_reactor, batch=batch, in_flight=in_flight, processes=processes)
-            beside = (ceiling,) if suffix else (ceiling, "polling baseline")
-            found.append(Contestant(f"reactor {kind}{suffix}", STEPS, run, beside))
-    return [*found, Contestant("polling baseline", ONE_BY_ONE, _polling)]
+            found.append(Contestant(ceiling, partial(_ceiling, **given)))
+            beside = [ceiling, *(each.name for each in others if processes == 1)]
+            name = f"reactor {kind}{suffix}"
+            found.append(Contestant(name, partial(race_of_workers, **given), 1, tuple(beside)))
+    return [*found, *others]
 
 
-async def _ceiling(uri, directory, batch, in_flight, processes):
-    programs = [("bench.ceiling", batch, in_flight, n, processes) for n in range(processes)]
-    return await _race(uri, STEPS, lambda *world: _programs(programs, directory, *world))
+async def _ceiling(uri, directory, steps, *, batch, in_flight, processes):
+    programs = [("bench.ceiling", batch, in_flight, part, processes) for part in range(processes)]
+    return await race_of_programs(uri, directory, steps, *programs)
 
 
-async def _polling(uri, directory):
-    programs = [("bench.polling",)]
-    return await _race(uri, ONE_BY_ONE, lambda *world: _programs(programs, directory, *world))
-
-
-async def _reactor(uri, directory, batch, in_flight, processes):
-    settings = {
-        "CHANNEL_EMAIL": NULL,
-        "LOG_LEVEL": "INFO",
-        "MAX_CONVERSATIONS_PER_BATCH": str(batch),
-        "WORKER_THREADS": str(in_flight),
-    }
-    return await _race(uri, STEPS, lambda *world: _workers(processes, settings, directory, *world))
-
-
-async def _race(uri, steps, start):
-    """Let it loose on a copy of its own; the seconds from the moment to the last of its writes."""
-    name = "bench_race"
-    async with AsyncMongoClient(uri, w="majority") as client:
-        at = time.time() + LEAD_SECONDS
-        await copy_due(client, name, steps, datetime.fromtimestamp(at, UTC))
-        with start(uri, name, at) as are_ready:
-            while not are_ready():
-                if time.time() > at:
-                    raise TimeoutError("not ready when all fell due: raise REACTOR_BENCH_LEAD")
-                await anyio.sleep(0.05)
-            ended = await all_done(client[name], steps)
-        await client.drop_database(name)
-    return ended - at
-
-
-@contextmanager
-def _programs(programs, directory, uri, name, at):
-    """Run programs of ours on the copy, as processes."""
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-m", module, uri, name, directory / "step.bson"]
-            + [str(each) for each in (at, *arguments)],
-            stdout=subprocess.PIPE,
-        )
-        for module, *arguments in programs
-    ]
-    try:
-        yield lambda: all(process.stdout.readline() for process in processes)
-    finally:
-        for process in processes:
-            process.terminate()
-            process.wait(30)
-            process.stdout.close()
-
-
-@contextmanager
-def _workers(count, settings, directory, uri, name, at):
-    """Run workers of reactor on the copy; ready is who knows of all the others."""
-    logs = [directory / f"worker-{number}.log" for number in range(count)]
-    with ExitStack() as stack:
-        for log in logs:
-            process = worker_process(
-                *(uri, name, log, log),
-                module="bench.null_channel",
-                **settings,
-                HEARTBEAT_FILE=f"{log}.heartbeat",
-            )
-            stack.enter_context(process)
-        yield lambda: all(has_heard(log, count) for log in logs)
+async def _polling(uri, directory, steps):
+    return await race_of_programs(uri, directory, steps, ("bench.polling",))
