@@ -621,6 +621,23 @@ REPORTS = [
         update(DELIVERED, message_id="0"),
         "ignored: no_such_message",
     ),
+    *(
+        case(
+            f"no_such_message: {name}",
+            sending(awaiting()),
+            update(DELIVERED, message_id=f"{conversation().id}/{key}"),
+            "ignored: no_such_message",
+        )
+        for name, key in (
+            ("no stage of its template", "other/0"),
+            ("no stage", "/0"),
+            ("a stage too many", "intro/demo/0"),
+            ("a zero too many", "intro/00"),
+            ("a number in other digits", "intro/\u0660"),
+            ("the number of its last message, another stage", "demo/0"),
+            ("the number of the one in flight, another stage", "demo/1"),
+        )
+    ),
 ]
 
 BOUNCES = [

@@ -308,7 +308,7 @@ CASES = [
             beside(),
             [wrong(f"I2 {key}send key", "c/<stage>/<n>", key)],
         )
-        for key in ("d/intro/0", "c/intro/x", "c//0", "c/0", "c")
+        for key in ("d/intro/0", "c/intro/x", "c//0", "c/0", "c", "c/in/tro/0", "c/intro/00")
     ),
     (
         "another one in the slot",
