@@ -104,7 +104,9 @@ def _written_to(conversation: Conversation, scene: Scene) -> tuple[str, ...]:
     """Give the address key last written to, or the one that would be; all, where neither is known."""
     last = _last_handed_off(conversation)
     channel = last.channel if last else channel_for(conversation, None, scene)
-    kind = address_kind(channel, scene.channels) if channel else ""
+    if channel is None:
+        return conversation.address_keys
+    kind = address_kind(channel, scene.channels)
     address = conversation.recipient.address.get(kind)
     return (address_key(kind, address),) if address else conversation.address_keys
 

@@ -72,6 +72,10 @@ IN_DOUBT = {
 LEFT = MINUTE / 2  #: of the lease of a message in flight
 KEY = f"{conversation().id}/intro"
 ADDRESS = "email:r0@example.com"
+#: Two messages are older than its last one.
+THIRD = evolve(
+    awaiting(), message_count=3, last_message=MessageRef(stage="intro", n=2, channel="email")
+)
 TWO = recipient(address={"email": "R0@example.com", "sms": "+49 151 12345678"})
 BOTH = (channel("email"), channel("sms"))
 
@@ -624,19 +628,27 @@ REPORTS = [
     *(
         case(
             f"no_such_message: {name}",
-            sending(awaiting()),
+            given,
             update(DELIVERED, message_id=f"{conversation().id}/{key}"),
             "ignored: no_such_message",
         )
-        for name, key in (
-            ("no stage of its template", "other/0"),
-            ("no stage", "/0"),
-            ("a stage too many", "intro/demo/0"),
-            ("a zero too many", "intro/00"),
-            ("a number in other digits", "intro/\u0660"),
-            ("the number of its last message, another stage", "demo/0"),
-            ("the number of the one in flight, another stage", "demo/1"),
+        for name, given, key in (
+            ("no stage of its template", THIRD, "other/0"),
+            ("a number after its last", THIRD, "demo/3"),
+            ("no stage", THIRD, "/0"),
+            ("a stage too many", THIRD, "intro/demo/0"),
+            ("a zero too many", THIRD, "intro/00"),
+            ("a number in other digits", THIRD, "intro/\u0660"),
+            ("the number of its last message, another stage", THIRD, "demo/2"),
+            ("the number of the one in flight, another stage", sending(awaiting()), "demo/1"),
         )
+    ),
+    case(
+        "reported: an older one",
+        THIRD,
+        update(DELIVERED, message_id=f"{conversation().id}/demo/1"),
+        "applied: reported",
+        effects=(("delivered", 1),),
     ),
 ]
 
@@ -678,6 +690,13 @@ BOUNCES = [
         "suppressed: after the end",
         ended(),
         update("bounced"),
+        "applied: suppressed",
+        effects=(("bounced", 0), ("suppress", ADDRESS)),
+    ),
+    case(
+        "suppressed: an older one, after the end",
+        evolve(ended(), message_count=3, last_message=THIRD.last_message),
+        update("bounced", message_id=f"{KEY}/0"),
         "applied: suppressed",
         effects=(("bounced", 0), ("suppress", ADDRESS)),
     ),
