@@ -777,6 +777,15 @@ OPT_OUTS = [
         effects=(("suppress", ADDRESS), ("suppress", NUMBER)),
     ),
     case(
+        "completed where the channel last written to has changed: all addresses, too",
+        awaiting(recipient=TWO, address_keys=BOTH_KEYS),
+        update("opted_out"),
+        "applied: completed",
+        at=scene(channels=[channel("email", address_kind="post")]),
+        **ends("opted_out"),
+        effects=(("suppress", ADDRESS), ("suppress", NUMBER)),
+    ),
+    case(
         "suppressed: after the end",
         ended("cancelled"),
         update("opted_out"),
