@@ -51,7 +51,7 @@ coverage: test ## All tests, and every branch of schemas and handlers covered
 
 .PHONY: mutants
 mutants: .venv/.dev ## Break the handlers on purpose, and see whether a test notices
-	$(BIN)/mutmut run
+	HYPOTHESIS_PROFILE=mutants $(BIN)/mutmut run
 
 .PHONY: bench
 bench: .venv/.runtime ## Measure throughput and latency

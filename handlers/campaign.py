@@ -49,7 +49,7 @@ def settled(campaign: Campaign, now: datetime) -> Campaign:
     An ended campaign is due until all of its conversations are closed; what is then still in flight
     has a due time of its own. Whatever its end, it must be looked at when `open_until` is past.
     """
-    due_at: datetime | None = None
+    due_at: datetime | None
     if campaign.completed_at:
         due_at = campaign.recount_at
     elif not campaign.opened or (campaign.status in ENDED and not campaign.all_closed):
