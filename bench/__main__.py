@@ -9,6 +9,7 @@ import anyio
 from rich.console import Console
 
 from bench import (
+    counts,
     fairness,
     fleet,
     idle,
@@ -18,6 +19,7 @@ from bench import (
     reaction,
     report,
     scale,
+    throughput,
     timers,
 )
 from bench.figures import as_figure
@@ -38,9 +40,11 @@ PARTS = {
     "neighbour": neighbour.measure,
     "rate": rate.measure,
     "fleet": fleet.measure,
+    "throughput": throughput.measure,
+    "counts": counts.measure,
 }
 #: What takes longest to try out, and shows least that way.
-NOT_QUICK = {"neighbour", "rate", "fleet"}
+NOT_QUICK = {"neighbour", "rate", "fleet", "throughput"}
 HERE = Path(__file__).parent
 
 

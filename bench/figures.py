@@ -82,6 +82,8 @@ def summary(figure: Figure) -> dict[str, object]:
     """Give what is kept of a figure."""
     ordered = sorted(figure.samples)
     made: dict[str, object] = {"unit": figure.unit, "n": len(ordered)}
+    if not ordered:
+        return made
     made |= {name: round(percentile(ordered, share), 4) for name, share in PERCENTILES.items()}
     made |= {"min": round(ordered[0], 4), "max": round(ordered[-1], 4)}
     if figure.over_time:
@@ -92,10 +94,11 @@ def summary(figure: Figure) -> dict[str, object]:
 
 def judged(targets: Sequence[Target], figures: Mapping[str, Figure]) -> list[Verdict]:
     """Hold those targets against their figures of which all was measured."""
+    measured = {name for name, figure in figures.items() if figure.samples}
     return [
         _verdict(target, figures)
         for target in targets
-        if {target.figure, target.beside or target.figure} <= figures.keys()
+        if {target.figure, target.beside or target.figure} <= measured
     ]
 
 

@@ -8,7 +8,7 @@ from time import monotonic
 import anyio
 from pymongo import AsyncMongoClient
 
-from bench.world import Tail, request, worker_process
+from bench.world import Tail, has_heard, request, worker_process
 
 #: One after the other, so that what the machine does besides meets all of them.
 FLEETS = (1, 2, 4, 8)
@@ -27,11 +27,6 @@ async def measure(uri, directory):
     return figures
 
 
-def _has_heard(log, workers):
-    """Say whether a worker has logged that so many share what is to be done."""
-    return any(json.loads(line).get("workers") == workers for line in log.read_text().splitlines())
-
-
 async def _lead(uri, directory, workers):
     """Give the seconds from a campaign's insertion to its last hand-off, and the workers' last words."""
     name = f"bench_fleet_{workers}"
@@ -42,7 +37,7 @@ async def _lead(uri, directory, workers):
             for log in logs:
                 own = {"HEARTBEAT_FILE": f"{log}.heartbeat", "LOG_LEVEL": "INFO"}
                 stack.enter_context(worker_process(uri, name, file, log=log, **own))
-            while not all(_has_heard(log, workers) for log in logs):
+            while not all(has_heard(log, workers) for log in logs):
                 await anyio.sleep(0.1)
             database = client[name]
             made = request("fleet", RECIPIENTS)

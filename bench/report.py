@@ -45,6 +45,9 @@ def _figures(figures, machine):
     for heading in ("n", "median", "p10 to p90", "p99", "max"):
         table.add_column(heading, justify="right", no_wrap=True)
     for name, figure in figures.items():
+        if not figure.samples:
+            table.add_row(name, figure.unit, "0")
+            continue
         p10, p50, p90, p99 = (at(figure.samples, each) for each in PERCENTILES)
         spread = f"{shown(p10)} to {shown(p90)}" if len(figure.samples) > 1 else ""
         count, most = len(figure.samples), max(figure.samples)

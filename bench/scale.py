@@ -11,7 +11,7 @@ from pymongo import AsyncMongoClient
 from bench.figures import Figure
 from bench.parked import CHUNK, Crowd, crowd, enter, park
 from bench.progress import say
-from bench.sizes import MOVING, PARKED, ROUNDS
+from bench.sizes import MOVING, PARKED, SCALE_ROUNDS
 from bench.watch import growth, memory
 from bench.world import Tail, worker_process
 from reactor.indexes import ensure_indexes
@@ -70,8 +70,10 @@ async def measure(uri, directory):
                     worker_process(uri, world.database.name, world.tail.file)
                 )
                 world.resident = await stack.enter_async_context(memory(process.pid))
-            for number in range(ROUNDS + 1):
-                say(f"scale: round {number} of {ROUNDS}, {MOVING:,} move in each of {len(worlds)}")
+            for number in range(SCALE_ROUNDS + 1):
+                say(
+                    f"scale: round {number} of {SCALE_ROUNDS}, {MOVING:,} move in each of {len(worlds)}"
+                )
                 # The first one warms up, and each begins a round as often as the others.
                 for world in worlds[number % len(worlds) :] + worlds[: number % len(worlds)]:
                     milliseconds = await _move(world, number)
@@ -92,7 +94,7 @@ async def _make(client, directory, parked):
     await ensure_indexes(database)
     now = datetime.now(UTC).replace(microsecond=0)
     started_at, here = now - AFTER - timedelta(days=1), parked // 2
-    moving = crowd("moving", here + (ROUNDS + 1) * MOVING, TEMPLATE, started_at)
+    moving = crowd("moving", here + (SCALE_ROUNDS + 1) * MOVING, TEMPLATE, started_at)
     rest = (parked - here) // OTHERS
     others = [crowd(f"other{number}", rest, TEMPLATE, started_at) for number in range(OTHERS)]
     made = 0

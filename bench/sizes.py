@@ -32,7 +32,7 @@ TIMER_SCALE = size("TIMER_SCALE", 2, 2)
 PARKED = sizes("PARKED", (10_000, 100_000, 1_000_000), (2_000, 10_000))
 #: Conversations that move in one round, and the rounds.
 MOVING = size("MOVING", 5_000, 500)
-ROUNDS = size("ROUNDS", 7, 3)
+SCALE_ROUNDS = size("SCALE_ROUNDS", 7, 3)
 #: Recipients of the campaign that is opened.
 OPENED = size("OPENED", 1_000_000, 10_000)
 #: Recipients of the campaign that small ones come beside.

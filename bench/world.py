@@ -45,8 +45,12 @@ def request(identity, recipients, template=None, **changes):
 
 
 @contextmanager
-def worker_process(uri, database, file, log=None, **settings):
-    """Run `reactor run` as a process of its own, until the block ends; `log`: what it says."""
+def worker_process(uri, database, file, log=None, module="reactor", **settings):
+    """
+    Run `reactor run` as a process of its own, until the block ends.
+
+    `log`: what it says. `module`: what stands in for reactor, with more channels, say.
+    """
     environ = os.environ | {
         "MONGODB_URI": uri,
         "MONGODB_DB": database,
@@ -56,13 +60,18 @@ def worker_process(uri, database, file, log=None, **settings):
     }
     with ExitStack() as stack:
         stderr = stack.enter_context(Path(log).open("wb")) if log else None
-        command = [sys.executable, "-m", "reactor", "run"]
+        command = [sys.executable, "-m", module, "run"]
         process = subprocess.Popen(command, env=environ | settings, stderr=stderr)
     try:
         yield process
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(30)
+
+
+def has_heard(log, workers):
+    """Say whether a worker has logged that so many share what is to be done."""
+    return any(json.loads(line).get("workers") == workers for line in log.read_text().splitlines())
 
 
 class Tail:

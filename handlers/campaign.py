@@ -8,10 +8,9 @@ everything else: of an ended campaign every open one is due.
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 
-from attrs import evolve
-
 from schemas.campaign import Campaign, CampaignStatus, CompletionReason, Counts, MessageCounts
 from schemas.conversation import MAX_APPLIED, ExitReason
+from schemas.evolving import evolve
 from schemas.ids import AgentId
 from schemas.transition import Answer, CampaignTransition, Reason
 from schemas.update import CampaignUpdate, CampaignUpdateKind, UpdateStatus

@@ -2,8 +2,6 @@
 
 from datetime import datetime
 
-from attrs import evolve
-
 from handlers.answers import applied, ignored
 from handlers.atom import closed
 from handlers.outcome import report_settles
@@ -12,6 +10,7 @@ from handlers.sending import channel_for
 from handlers.stages import address_kind
 from schemas.address import address_key
 from schemas.conversation import Conversation, ExitReason, MessageRef, Slot, SlotState
+from schemas.evolving import evolve
 from schemas.ids import SendKey
 from schemas.message import MessageStatus, Suppression
 from schemas.transition import Effect, Reason, Record, Report, Suppress, Transition

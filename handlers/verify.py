@@ -9,10 +9,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from itertools import pairwise
 
-from attrs import Factory, evolve, frozen
+from attrs import Factory, frozen
 
 from schemas.campaign import Campaign
 from schemas.conversation import SlotState
+from schemas.evolving import evolve
 from schemas.finding import Finding, Invariant, Remedy, SeenConversation, SeenEntry
 from schemas.hand_off import OnUnknown
 from schemas.ids import SendKey

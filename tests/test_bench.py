@@ -45,7 +45,7 @@ def made_up():
             over_time="memory" in name,
         )
         for name in names
-    } | {"a bare list, messages/s": as_figure([3.0, 1.0, 2.0])}
+    } | {"a bare list, messages/s": as_figure([3.0, 1.0, 2.0]), "nothing": as_figure([])}
 
 
 def test_the_report_is_made_of_what_was_measured():
@@ -54,6 +54,7 @@ def test_the_report_is_made_of_what_was_measured():
     document = json.loads(json.dumps(report.as_document(figures, TARGETS, MACHINE, quick=True)))
     assert document["machine"] == MACHINE
     assert document["figures"].keys() == figures.keys()
+    assert document["figures"]["nothing"] == {"unit": "", "n": 0}
     assert document["figures"]["a bare list, messages/s"]["p50"] == 2
     assert [each["what"] for each in document["targets"]] == [each.what for each in TARGETS]
     assert {each["met"] for each in document["targets"]} == {True, False}

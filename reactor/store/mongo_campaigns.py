@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from attrs import evolve
 from loguru import logger
 
 from reactor.store.base import CHANNELS, Document, MongoBase, campaign_by_id
@@ -15,6 +14,7 @@ from reactor.store.protocol import BrokenDocument, Due, Scope, Sight
 from reactor.store.raw import glance
 from schemas.campaign import Campaign, CampaignStatus, Counts, MessageCounts
 from schemas.converter import InvalidDocumentError
+from schemas.evolving import evolve
 from schemas.ids import CampaignId
 from schemas.problems import SCHEMA_VERSION
 

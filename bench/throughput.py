@@ -1,0 +1,99 @@
+"""
+Throughput: steps per second from the moment when all falls due, beside what else could do a step.
+
+A step takes one recipient through: load, mark, last look, hand-off, ledger, clear. Every contestant
+does it in every round, one after the other, so that what the machine does besides meets them all;
+each ratio is of one round. What stands behind each figure: bench/README.md.
+"""
+
+import os
+import sys
+from collections.abc import Awaitable, Callable
+from functools import partial
+from pathlib import Path
+
+from attrs import frozen
+
+from bench.due import open_due
+from bench.peers.contestants import PEERS
+from bench.race import race_of_programs, race_of_workers
+from bench.recorded import record_step
+
+ROUNDS = int(os.environ.get("REACTOR_BENCH_ROUNDS", "3"))
+#: Of a fast contestant; the others do a part of them.
+STEPS = int(os.environ.get("REACTOR_BENCH_STEPS", "10000"))
+ONE_BY_ONE = 0.1
+
+#: MAX_CONVERSATIONS_PER_BATCH and WORKER_THREADS.
+SETTINGS = {"at defaults": (100, 4), "tuned": (500, 4)}
+PROCESSES = {1: "", 2: ", two processes"}
+POLLING = "polling baseline"
+
+
+@frozen
+class Contestant:
+    name: str
+    #: Seconds for so many steps, on the server and in the directory of this measurement.
+    run: Callable[[str, Path, int], Awaitable[float]]
+    #: The part of the steps that it does.
+    share: float = 1
+    #: Whom it is compared with, by name.
+    beside: tuple[str, ...] = ()
+
+    @property
+    def steps(self):
+        return max(1, int(STEPS * self.share))
+
+
+async def measure(uri, directory):
+    """
+    Give steps per second of each contestant, and ratios, a sample each round.
+
+    A peer that is not installed has no sample, and a name that says what would install it.
+    """
+    missing = {peer: lacking for peer in PEERS if (lacking := peer.missing())}
+    contestants = _contestants([peer for peer in PEERS if peer not in missing])
+    await open_due(uri, STEPS)
+    (await record_step(uri)).write(directory / "step.bson")
+    rounds = [await _round(uri, directory, contestants) for _ in range(ROUNDS)]
+    rates = {f"steps/s, {name}": [each[name] for each in rounds] for name in rounds[0]}
+    lacks = {f"steps/s, {peer.name} (missing: {what})": [] for peer, what in missing.items()}
+    ratios = {
+        f"{one.name} / {other}": [each[one.name] / each[other] for each in rounds]
+        for one in contestants
+        for other in one.beside
+    }
+    return rates | lacks | ratios
+
+
+async def _round(uri, directory, contestants):
+    rates = {}
+    for one in contestants:
+        rates[one.name] = one.steps / await one.run(uri, directory, one.steps)
+        print(f"  {rates[one.name]:>8,.0f} steps/s, {one.name}", file=sys.stderr)
+    return rates
+
+
+def _contestants(peers):
+    """Give all, reactor beside its ceiling: the same batches, as many in flight and processes."""
+    others = [Contestant(POLLING, _polling, ONE_BY_ONE)]
+    others += [Contestant(peer.name, peer.run, peer.share) for peer in peers]
+    found = []
+    for kind, (batch, in_flight) in SETTINGS.items():
+        for processes, suffix in PROCESSES.items():
+            given = {"batch": batch, "in_flight": in_flight, "processes": processes}
+            ceiling = f"ceiling ({batch} per batch, {in_flight} in flight){suffix}"
+            found.append(Contestant(ceiling, partial(_ceiling, **given)))
+            beside = [ceiling, *(each.name for each in others if processes == 1)]
+            name = f"reactor {kind}{suffix}"
+            found.append(Contestant(name, partial(race_of_workers, **given), 1, tuple(beside)))
+    return [*found, *others]
+
+
+async def _ceiling(uri, directory, steps, *, batch, in_flight, processes):
+    programs = [("bench.ceiling", batch, in_flight, part, processes) for part in range(processes)]
+    return await race_of_programs(uri, directory, steps, *programs)
+
+
+async def _polling(uri, directory, steps):
+    return await race_of_programs(uri, directory, steps, ("bench.polling",))
