@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bench.figures import PERCENTILES, at, judged, summary
+from bench.sizes import GIVEN
 
 
 def as_document(figures, targets, machine, *, quick):
@@ -15,6 +16,7 @@ def as_document(figures, targets, machine, *, quick):
     return {
         "machine": machine,
         "quick": quick,
+        "numbers": GIVEN,
         "figures": {name: summary(figure) for name, figure in figures.items()},
         "targets": [
             {

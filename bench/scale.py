@@ -38,6 +38,11 @@ def step(parked):
     return f"a step, {parked:,} parked"
 
 
+def ratio(parked):
+    """Name the figure of what a step then costs beside one with the fewest."""
+    return f"{step(parked)} / {min(PARKED):,} parked"
+
+
 def memory_of(parked):
     return f"worker's memory, {parked:,} parked"
 
@@ -63,7 +68,7 @@ class World:
 async def measure(uri, directory):
     """Give milliseconds per step by what is parked; a database and a worker each, in turns."""
     async with AsyncMongoClient(uri, w="majority", tz_aware=True) as client:
-        worlds = [await _make(client, directory, parked) for parked in PARKED]
+        worlds = [await _make(client, directory, parked) for parked in sorted(PARKED)]
         async with AsyncExitStack() as stack:
             for world in worlds:
                 process = stack.enter_context(
@@ -86,6 +91,12 @@ async def measure(uri, directory):
         figures[step(world.parked)] = Figure(unit="ms", samples=world.milliseconds)
         figures[memory_of(world.parked)] = Figure(unit="MB", samples=world.resident, over_time=True)
         figures[growth_of(world.parked)] = Figure(unit="times", samples=[growth(world.resident)])
+    first, *larger = worlds
+    for world in larger:
+        # Of one round, whatever the machine did besides in it.
+        rounds = zip(world.milliseconds, first.milliseconds, strict=True)
+        samples = [mine / least for mine, least in rounds]
+        figures[ratio(world.parked)] = Figure(unit="times", samples=samples)
     return figures
 
 

@@ -5,21 +5,24 @@ import os
 QUICK = os.environ.get("REACTOR_BENCH_QUICK", "") not in {"", "0"}
 
 
-#: What a number is in a full and in a quick run, by its name.
-NUMBERS = {}
+#: What a number is in a full and in a quick run, by its name; and what it is in this one.
+NUMBERS, GIVEN = {}, {}
 
 
 def size(name, full, quick):
     """Give a number: REACTOR_BENCH_<name>, or else that of a full or a quick run."""
-    NUMBERS[name] = full, quick
-    return int(os.environ.get(f"REACTOR_BENCH_{name}") or (quick if QUICK else full))
+    (given,) = sizes(name, (full,), (quick,))
+    return given
 
 
 def sizes(name, full, quick):
     """Give several numbers, with commas between in the environment."""
     NUMBERS[name] = full, quick
     given = os.environ.get(f"REACTOR_BENCH_{name}")
-    return tuple(int(each) for each in given.split(",")) if given else (quick if QUICK else full)
+    GIVEN[name] = quick if QUICK else full
+    if given:
+        GIVEN[name] = tuple(int(each) for each in given.split(","))
+    return GIVEN[name]
 
 
 #: Rounds of the reaction: raw, request, reply, and again.

@@ -4,8 +4,6 @@ from bench import fairness, idle, opening, reaction, scale, timers
 from bench.figures import Target
 from bench.sizes import PARKED
 
-_SMALLEST, *_LARGER = PARKED
-
 TARGETS = (
     Target(figure=reaction.REPLY, at="p50", beside=reaction.RAW, most=2),
     Target(figure=reaction.REPLY, at="p99", beside=reaction.RAW, most=3),
@@ -13,8 +11,9 @@ TARGETS = (
     Target(figure=reaction.REQUEST, at="p99", beside=reaction.RAW, most=4),
     Target(figure=timers.LAG, at="p99", most=100),
     *(
-        Target(figure=scale.step(parked), at="p50", beside=scale.step(_SMALLEST), most=1.2)
-        for parked in _LARGER
+        Target(figure=scale.ratio(parked), at="p50", most=1.2)
+        for parked in PARKED
+        if parked > min(PARKED)
     ),
     *(Target(figure=scale.memory_of(parked), at="max", most=200) for parked in PARKED),
     *(Target(figure=scale.growth_of(parked), at="max", most=1.1) for parked in PARKED),

@@ -126,13 +126,9 @@ def test_the_documentation_has_every_part_and_every_number():
     assert set(PARTS) <= set(re.findall(r"^### (\w+)$", text, re.MULTILINE))
     rows = re.findall(r"^\| `([A-Z_]+)` \| ([\d, ]+) \| ([\d, ]+) \|", text, re.MULTILINE)
     assert {name: (full, quick) for name, full, quick in rows} == {
-        name: tuple(_written(number) for number in numbers) for name, numbers in NUMBERS.items()
+        name: tuple(", ".join(f"{each:,}" for each in some) for some in numbers)
+        for name, numbers in NUMBERS.items()
     }
-
-
-def _written(number):
-    numbers = number if isinstance(number, tuple) else (number,)
-    return ", ".join(f"{each:,}" for each in numbers)
 
 
 async def test_a_tail_sees_lines_as_they_come(tmp_path):
