@@ -54,8 +54,8 @@ mutants: .venv/.dev ## Break the handlers on purpose, and see whether a test not
 	HYPOTHESIS_PROFILE=mutants $(BIN)/mutmut run
 
 .PHONY: bench
-bench: .venv/.runtime ## Measure throughput and latency
-	$(BIN)/python -m bench
+bench: .venv/.runtime ## Measure, and write bench/results.json and .svg: PARTS=, QUICK=1 to try it out
+	$(if $(QUICK),REACTOR_BENCH_QUICK=1) $(BIN)/python -m bench $(PARTS)
 
 .PHONY: chaos
 chaos: .venv/.dev ## Faults of every kind, by seed: SEED=, SECONDS=, CONVERSATIONS=

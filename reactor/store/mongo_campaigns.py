@@ -70,7 +70,8 @@ class MongoCampaigns(MongoBase):
                 },
                 _earliest("due", {"due_at": {"$type": "date"}}, "due_at"),
                 _earliest("lease", LEASED, "slot.until"),
-                _earliest("queue", {"slot.held": {"$type": "string"}}, "slot.due_at"),
+                # Any of them: by the index as it is, or a million would be sorted for one.
+                _earliest("queue", {"slot.held": {"$type": "string"}}, "slot.channel"),
             ],
         )
         return tuple(due for one in found if (due := _due(glance(bytes(one.raw)))))
@@ -143,7 +144,7 @@ def _grouped(campaign: CampaignId, by: Mapping[str, str]) -> list[Mapping[str, A
 
 
 def _earliest(name: str, query: Mapping[str, Any], field: str) -> Mapping[str, Any]:
-    """Join each campaign with the first of its conversations by a time: one look into an index."""
+    """Join each campaign with the first of its conversations by a field: one look into an index."""
     return {
         "$lookup": {
             "from": "conversations",
