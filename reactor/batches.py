@@ -40,6 +40,14 @@ class Fresh:
     chunk: Chunk | None
 
 
+@frozen
+class Known:
+    """Conversations that were read or made a moment ago."""
+
+    conversations: tuple[Conversation, ...]
+    broken: tuple[BrokenDocument, ...] = ()
+
+
 @frozen(kw_only=True)
 class Present:
     """A campaign as its turn found it."""
@@ -47,6 +55,8 @@ class Present:
     campaign: Campaign
     setting: Setting
     fresh: Fresh | None = None
+    #: What the turn named, read with the campaign, if nothing else is known to wait.
+    named: Known | None = None
 
     @property
     def scene(self) -> Scene:
@@ -74,23 +84,20 @@ def leave(
     engine.turns.due(campaign_id, now + engine.scale.campaign_span(NEWER_SECONDS))
 
 
-async def work(
-    engine: Engine, turn: Turn, present: Present, opened: tuple[Conversation, ...] | None
-) -> None:
+async def work(engine: Engine, turn: Turn, present: Present, known: Known | None) -> None:
     """
     Load a batch and take it through; then see when there is work again.
 
-    `opened`: all of a campaign's conversations, as they were just inserted. They are begun together,
-    whoever's they will be.
+    `known`: the batch, of which only what belongs to it is to be loaded.
     """
     campaign, scope, turns = present.campaign, scope_of(present.campaign), engine.turns
     if engine.newer.are_many(campaign.id):
         leave(engine, campaign.id, (), present.scene.now)
         return
-    queued = {} if opened is not None else _queues(engine, present.setting, scope)
+    queued = {} if known else _queues(engine, present.setting, scope)
     # One turn of a campaign after the other: what this one loads, the next one leaves out.
     async with turns.loading(campaign.id):
-        batch = await _load(engine, turn, present, queued, opened)
+        batch = await _load(engine, turn, present, queued, known)
         # A broken one has no id that is sure to be one; its failure is noted before long.
         mine = {conversation.id for conversation in batch.conversations} - turns.in_flight
         turns.in_flight |= mine
@@ -111,7 +118,11 @@ async def work(
         turns.in_flight -= mine
     _measure(engine, batch, present.scene)
     _come_back_to_gates(engine, present, scope)
-    if not batch.full:
+    if known and known is present.named:
+        # When these have work again was noted as they were written; of one that is broken it is read.
+        if batch.broken:
+            turns.ready(campaign.id)
+    elif not batch.full:
         await _rest(engine, present, scope, patient=not progressed)
 
 
@@ -120,7 +131,7 @@ async def _load(
     turn: Turn,
     present: Present,
     queued: Mapping[str, int],
-    opened: tuple[Conversation, ...] | None,
+    known: Known | None,
 ) -> Batch:
     campaign, scene, scope = present.campaign, present.scene, scope_of(present.campaign)
     link = (campaign.traceparent, campaign.tracestate)
@@ -134,7 +145,7 @@ async def _load(
                 named=turn.named,
                 exclude=frozenset(engine.turns.in_flight) | engine.newer.of(campaign.id),
                 queued=queued,
-                opened=opened if scope is Scope.DUE else None,
+                known=known.conversations if known else None,
                 buckets=engine.share.buckets_of(campaign.id),
                 besides=_besides(engine, campaign, scope),
                 besides_since=scene.now - engine.scale.campaign_span(OVERDUE_SECONDS),
@@ -142,7 +153,7 @@ async def _load(
             )
         )
         note(conversations=len(batch.conversations), updates=len(batch.updates))
-    return batch
+    return evolve(batch, broken=known.broken) if known else batch
 
 
 def _queues(engine: Engine, setting: Setting, scope: Scope) -> dict[str, int]:

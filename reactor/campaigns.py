@@ -5,14 +5,22 @@ from loguru import logger
 from handlers.atom import DUE, settled
 from handlers.campaign import retries_over, step
 from handlers.orders import retry
-from reactor.batches import COME_BACK_SECONDS, Fresh, Present, leave, work
+from reactor.batches import (
+    COME_BACK_SECONDS,
+    Fresh,
+    Known,
+    Present,
+    leave,
+    scope_of,
+    work,
+)
 from reactor.engine import Engine
 from reactor.gatekeeper import allowances, closed
 from reactor.inbox import Answers, read_orders
 from reactor.opening import Opened, open_chunk
 from reactor.recount import keep_counted
 from reactor.retention import let_go
-from reactor.store.protocol import BrokenDocument, Change, Inbox
+from reactor.store.protocol import BrokenDocument, Change, Inbox, Scope
 from reactor.turns import Turn
 from reactor.unknown import answer_unknown
 from reactor.walk import Setting
@@ -31,20 +39,24 @@ async def take_turn(engine: Engine, turn: Turn, fresh: Fresh | None = None) -> N
     campaign = await _prepare(engine, turn, present)
     if campaign is None:
         return
-    conversations = None
+    known = present.named
     if not campaign.opened:
         opened = await _open(engine, turn, campaign, present)
         if opened is None or not opened.campaign.opened:
             return
         campaign = opened.campaign
-        conversations = opened.conversations if present.fresh else None
+        # Begun together, whoever's they will be.
+        all_of_it = opened.conversations if present.fresh else None
+        known = None if all_of_it is None else Known(all_of_it)
+    if scope_of(campaign) is not Scope.DUE:
+        known = None
     scene = evolve(present.scene, campaign=campaign)
-    present = Present(campaign=campaign, setting=evolve(present.setting, scene=scene))
+    present = evolve(present, campaign=campaign, setting=evolve(present.setting, scene=scene))
     if campaign.retry_failed_before:
         await _retry_failed(engine, present)
         engine.turns.name(campaign.id, turn.named)
         return
-    await work(engine, turn, present, conversations)
+    await work(engine, turn, present, known)
     if campaign.failures:
         await engine.store.write_campaign(campaign, evolve(campaign, failures=0))
     else:
@@ -72,7 +84,8 @@ async def _prepare(engine: Engine, turn: Turn, present: Present) -> Campaign | N
 
 async def _read(engine: Engine, turn: Turn, fresh: Fresh | None) -> Present | None:
     since = fresh.since if fresh else engine.clock.monotonic()
-    sight = fresh.sight if fresh else await engine.store.sight(turn.campaign_id)
+    named = turn.named if turn.only_named else ()
+    sight = fresh.sight if fresh else await engine.store.sight(turn.campaign_id, named)
     now, campaign = sight.now, sight.campaign
     if fresh is None:
         engine.clock.note(now)
@@ -80,7 +93,8 @@ async def _read(engine: Engine, turn: Turn, fresh: Fresh | None) -> Present | No
         allowed = allowances(engine, sight.channels, now)
         scene = engine.scene(campaign, now, sight.channels, closed(allowed))
         setting = Setting(scene=scene, since=since, allowed=allowed)
-        return Present(campaign=campaign, setting=setting, fresh=fresh)
+        of_names = Known(sight.conversations, sight.broken) if turn.only_named else None
+        return Present(campaign=campaign, setting=setting, fresh=fresh, named=of_names)
     if campaign is None:
         await answer_unknown(engine, Inbox.CAMPAIGN_UPDATES, turn.orders, now)
     if isinstance(campaign, BrokenDocument) and campaign.newer:

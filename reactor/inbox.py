@@ -47,11 +47,11 @@ class Answers:
         """Put something on it that is no answer: when to look at it again, say."""
         self._answers.append((raw, fields))
 
-    async def write(self, store: Store, inbox: Inbox) -> int:
-        """Write them; how many."""
+    async def write(self, store: Store, inbox: Inbox, *, carried: bool = False) -> int:
+        """Write them; how many. `carried`: see `Store.answer`."""
         answers, self._answers = self._answers, []
         if answers:
-            await store.answer(inbox, answers)
+            await store.answer(inbox, answers, carried=carried)
         return len(answers)
 
 

@@ -31,6 +31,8 @@ class Turn:
     #: Campaign updates wait; `orders` has the raw ids of those that were announced.
     ordered: bool = False
     orders: tuple[RawDocument, ...] = ()
+    #: Nothing else is known to wait: neither is anything due, nor has something else come to an end.
+    only_named: bool = False
 
 
 @define
@@ -41,6 +43,8 @@ class _Waiting:
     named: dict[ConversationId, None] = field(factory=dict)
     ordered: bool = False
     orders: dict[bytes, RawDocument] = field(factory=dict)
+    #: There is work besides.
+    due: bool = False
 
 
 @define(kw_only=True)
@@ -103,7 +107,7 @@ class Turns:
 
     def ready(self, campaign_id: CampaignId) -> None:
         """A campaign has work now."""
-        self._queued(campaign_id)
+        self._queued(campaign_id).due = True
 
     def due(self, campaign_id: CampaignId, due_at: datetime) -> None:
         """
@@ -142,7 +146,7 @@ class Turns:
             else:
                 _, campaign_id = heapq.heappop(self._timers)
                 del self._due[campaign_id]
-                self._queued(campaign_id)
+                self.ready(campaign_id)
 
     def take_request(self) -> RawDocument | None:
         """Give the batch request that has waited longest."""
@@ -218,6 +222,7 @@ class Turns:
             named=frozenset(named[: self.batch_size]),
             ordered=waiting.ordered,
             orders=orders,
+            only_named=not (waiting.ordered or waiting.due),
         )
 
     def _queued(self, campaign_id: CampaignId) -> _Waiting:

@@ -67,14 +67,17 @@ async def walk(engine: Engine, batch: Batch, setting: Setting) -> bool:
         applied = await _apply(engine, decided, scene)
         note(won=len(applied.won))
         _answer(decided, applied, answers)
-        answered = await answers.write(engine.store, Inbox.CONVERSATION_UPDATES)
+        marked = {
+            one.before.id: applied.won[one.before.id]
+            for one in decided
+            if one.before.id in applied.won and hands_off(one.before, one.step.conversation)
+        }
+        # After a mark the outcome is waited for on a majority, and carries them.
+        answered = await answers.write(
+            engine.store, Inbox.CONVERSATION_UPDATES, carried=bool(marked)
+        )
     engine.telemetry.processed(campaign.type, len(decided))
     _name_what_waits(engine, scene, decided, applied)
-    marked = {
-        one.before.id: applied.won[one.before.id]
-        for one in decided
-        if one.before.id in applied.won and hands_off(one.before, one.step.conversation)
-    }
     if marked:
         await deliver(engine, Marked(scene=scene, since=setting.since, conversations=marked))
     return bool(applied.won or answered or any(not each.newer for each in batch.broken))

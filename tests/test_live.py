@@ -6,7 +6,12 @@ import anyio
 import pytest
 from pymongo import monitoring
 
-from tests.builders import batch_request_document, recipient_document, template_document
+from tests.builders import (
+    batch_request_document,
+    recipient_document,
+    template_document,
+    update_document,
+)
 from tests.live import live
 
 STAGES = [
@@ -155,36 +160,61 @@ async def test_an_idle_worker_asks_for_nothing_but_the_stream(run):
     assert max(counts.values()) <= 7
 
 
-async def test_a_request_for_one_is_few_commands_from_its_first_message(run):
-    """What the request said, and what was written a moment ago, is not read again."""
+SEVERAL = 1
+"""What an aggregation over several collections has for a name."""
+UNTIL_FIRST_HAND_OFF = [
+    ("find", "batch_requests"),
+    ("aggregate", SEVERAL),
+    ("find", "suppressions"),
+    ("insert", "campaigns"),
+    ("insert", "conversations"),
+    ("update", "batch_requests"),
+    ("update", "campaigns"),
+    ("aggregate", "conversation_updates"),
+    ("update", "conversations"),
+    ("aggregate", SEVERAL),
+    ("aggregate", SEVERAL),
+]
+UNTIL_NEXT_HAND_OFF = [
+    ("find", "conversations"),
+    ("aggregate", SEVERAL),
+    ("aggregate", "conversation_updates"),
+    ("update", "conversations"),
+    ("update", "conversation_updates"),
+    ("aggregate", SEVERAL),
+    ("aggregate", SEVERAL),
+]
+
+
+async def test_few_commands_stand_before_a_hand_off(run):
+    """What a request said, and what was read or written a moment ago, is not read again."""
     commands = Commands()
     monitoring.register(commands)
+
+    def counted():
+        return world.database.campaigns.find_one()["messages"]["sent"] == 1
+
+    def sent():
+        return [one for one in commands.sent if one[0] != "getMore" and one[1] != "workers"]
+
     try:
         async with run(POLLING_INTERVAL_SECONDS="3600") as world:
             # The sweep at its start is over.
             await world.until(lambda: ("aggregate", "campaigns") in commands.sent)
             commands.sent.clear()
-            world.database.batch_requests.insert_one(batch_request_document(1))
+            again = {"id": "intro", "message": {"body": "Hello"}}
+            again["on_reply"] = [{"then": {"go_to": "intro"}}]
+            request = batch_request_document(1, template=template_document(stages=[again]))
+            world.database.batch_requests.insert_one(request)
             await world.until(lambda: len(world.lines()) == 1)
-            sent = list(commands.sent)
+            assert sent()[: len(UNTIL_FIRST_HAND_OFF)] == UNTIL_FIRST_HAND_OFF
+            await world.until(counted, seconds=5)
+            commands.sent.clear()
+            world.database.conversation_updates.insert_one(update_document())
+            await world.until(lambda: len(world.lines()) == 2)
+            assert sent()[: len(UNTIL_NEXT_HAND_OFF)] == UNTIL_NEXT_HAND_OFF
     finally:
         monitoring._LISTENERS.command_listeners.remove(commands)
-    several = 1
-    until_handed_off = [
-        ("find", "batch_requests"),
-        ("aggregate", several),
-        ("find", "suppressions"),
-        ("insert", "campaigns"),
-        ("insert", "conversations"),
-        ("update", "batch_requests"),
-        ("update", "campaigns"),
-        ("aggregate", "conversation_updates"),
-        ("update", "conversations"),
-        ("aggregate", several),
-        ("aggregate", several),
-    ]
-    ours = [one for one in sent if one[0] != "getMore" and one[1] != "workers"]
-    assert ours[: len(until_handed_off)] == until_handed_off
 
 
 async def test_a_campaign_ends_with_its_last_message(run):

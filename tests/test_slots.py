@@ -133,6 +133,26 @@ def turns(bell):
     return made
 
 
+def test_a_turn_knows_whether_anything_else_waits():
+    """What was named can be decided by itself; with an order, or something due, it cannot."""
+    made = Turns(max_campaigns=9, batch_size=2, wake=Bell())
+    made.name("named", ["c1"])
+    made.name("due", ["c1"])
+    made.ready("due")
+    made.name("ordered", ["c1"])
+    made.order("ordered")
+    made.name("many", ["c1", "c2", "c3"])
+    found = [made.take() for _ in range(5)]
+    assert [(each.campaign_id, each.only_named) for each in found] == [
+        ("named", True),
+        ("due", False),
+        ("ordered", False),
+        ("many", True),
+        ("many", True),
+    ]
+    assert not made.join("a").only_named
+
+
 def test_a_campaign_at_its_channel_gives_its_place_to_another(turns, bell):
     """Another one gets a turn; then both are in work, and end as they began."""
     first = turns.take()

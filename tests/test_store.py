@@ -1033,12 +1033,12 @@ async def test_what_was_just_opened_is_not_read_again(world):
         {"_id": "put off", "conversation_id": mine.id, "due_at": NOW + MINUTE},
         {"_id": "of another", "conversation_id": other.id},
     )
-    opened = (evolve(mine, stage="as it is given"),)
-    batch = await world.store.load(order(opened=opened))
-    assert batch.conversations == opened
+    known = (evolve(mine, stage="as it is given"),)
+    batch = await world.store.load(order(known=known))
+    assert batch.conversations == known
     assert texts(batch.updates) == ["early"]
     assert (batch.full, batch.queued, batch.broken) == (False, {}, ())
-    assert (await world.store.load(order(opened=()))).conversations == ()
+    assert (await world.store.load(order(known=()))).conversations == ()
 
 
 @pytest.mark.parametrize("request_id", IDS)
@@ -1568,6 +1568,21 @@ async def test_a_campaign_is_seen_with_the_time_and_all_channels(store):
     for _ in range(2):  # the second time the template is known
         assert (await store.sight(CAMPAIGN)).campaign == campaign()
     assert (await store.sight("gone")).campaign is None
+
+
+async def test_the_sight_brings_what_is_named(world):
+    """Of this campaign only, due or not; one that cannot be read is named as such."""
+    await world.store.insert_campaign(campaign())
+    mine, other = conversation("r0", due_at=NOW + DAY), conversation("r1", campaign_id="other")
+    await world.store.insert_conversations([mine, other, conversation("r2")])
+    await world.put("conversations", to_document(conversation("bad")) | {"stage": 7})
+    ids = [conversation(each).id for each in ("r0", "r1", "bad", "gone")]
+    sight = await world.store.sight(CAMPAIGN, ids)
+    assert sight.campaign == campaign()
+    assert sight.conversations == (mine,)
+    assert [each.id for each in sight.broken] == [conversation("bad").id]
+    nothing = await world.store.sight(CAMPAIGN)
+    assert (nothing.conversations, nothing.broken) == ((), ())
 
 
 async def test_a_broken_campaign_is_seen_as_such(world):

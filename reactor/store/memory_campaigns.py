@@ -1,22 +1,23 @@
 """Campaigns in memory."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-from reactor.store.base import broken
+from reactor.store.base import broken, read_each
+from reactor.store.memory_base import raws_of
 from reactor.store.memory_channels import MemoryChannels
 from reactor.store.memory_documents import Fields, Stored
 from reactor.store.overview import counts_of, date_of, due_of, message_counts_of
 from reactor.store.patches import patch_between
 from reactor.store.protocol import BrokenDocument, Due, RawDocument, Scope, Sight
 from schemas.campaign import Campaign, CampaignStatus, Counts, MessageCounts
-from schemas.conversation import ConversationStatus, SlotState
+from schemas.conversation import Conversation, ConversationStatus, SlotState
 from schemas.converter import InvalidDocumentError, NewerSchemaError
 from schemas.documents import decode
 from schemas.evolving import evolve
-from schemas.ids import CampaignId
+from schemas.ids import CampaignId, ConversationId
 from schemas.problems import SCHEMA_VERSION
 
 _STANDING_STILL = {
@@ -37,9 +38,21 @@ class MemoryCampaigns(MemoryChannels):
         await self._pause()
         return self._clock(), self._campaign(campaign)
 
-    async def sight(self, campaign: CampaignId) -> Sight:
+    async def sight(self, campaign: CampaignId, named: Collection[ConversationId] = ()) -> Sight:
         await self._pause()
-        return Sight(now=self._clock(), campaign=self._campaign(campaign), channels=self._states())
+        found = [
+            one
+            for one in self._of("conversations").among(named)
+            if one.fields.get("campaign_id") == campaign
+        ]
+        conversations, broke = read_each(Conversation, raws_of(found))
+        return Sight(
+            now=self._clock(),
+            campaign=self._campaign(campaign),
+            channels=self._states(),
+            conversations=tuple(conversations),
+            broken=tuple(broke),
+        )
 
     def _campaign(self, campaign: CampaignId) -> Campaign | BrokenDocument | None:
         stored = self._of("campaigns").get(campaign)

@@ -38,10 +38,8 @@ from schemas.transition import Report
 class MemoryConversations(MemoryCampaigns):
     async def load(self, order: Order) -> Batch:
         await self._pause()
-        if order.opened is not None:
-            waiting = self._updates_of(order.campaign.batch_request_id, order.opened)
-            first = earliest(waiting, order.now, MAX_UPDATES)
-            return Batch(conversations=order.opened, updates=first)
+        if order.known is not None:
+            return self._batch(order, order.known)
         queues = {name: self._queue(order, name) for name in order.queued}
         due = self._in_scope(order)
         if order.besides and (rest := order.limit - len(order.named) - len(due)) > 0:
@@ -54,12 +52,18 @@ class MemoryConversations(MemoryCampaigns):
             if one.fields.get("campaign_id") == order.campaign.id
         ]
         conversations, broken = read_each(Conversation, raws_of(found))
-        updates = self._updates_of(order.campaign.batch_request_id, conversations)
-        return Batch(
-            conversations=tuple(conversations),
+        return evolve(
+            self._batch(order, conversations),
             full=len(due) + len(order.named) >= order.limit,
             queued={name: len(queue) for name, queue in queues.items()},
             broken=tuple(broken),
+        )
+
+    def _batch(self, order: Order, conversations: Sequence[Conversation]) -> Batch:
+        """Find what belongs to conversations."""
+        updates = self._updates_of(order.campaign.batch_request_id, conversations)
+        return Batch(
+            conversations=tuple(conversations),
             updates=earliest(updates, order.now, MAX_UPDATES),
             ledger=self._entries(overdue_keys(conversations, order.now)),
         )

@@ -1,21 +1,22 @@
 """Campaigns in MongoDB: read with the server's time, written under their version, counted."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import Any
 
 from loguru import logger
 
-from reactor.store.base import CHANNELS, Document, MongoBase, campaign_by_id
+from reactor.store.base import CHANNELS, Document, MongoBase, campaign_by_id, read_each
 from reactor.store.calls import call, long_call, repeated
 from reactor.store.overview import counts_of, date_of, due_of, message_counts_of
 from reactor.store.patches import patch_between
 from reactor.store.protocol import BrokenDocument, Due, Scope, Sight
 from reactor.store.raw import glance
 from schemas.campaign import Campaign, CampaignStatus, Counts, MessageCounts
+from schemas.conversation import Conversation
 from schemas.converter import InvalidDocumentError
 from schemas.evolving import evolve
-from schemas.ids import CampaignId
+from schemas.ids import CampaignId, ConversationId
 from schemas.problems import SCHEMA_VERSION
 
 #: Like the index of leases.
@@ -37,14 +38,20 @@ class MongoCampaigns(MongoBase):
         return now, self._campaign(found["campaigns"], known)
 
     @call
-    async def sight(self, campaign: CampaignId) -> Sight:
+    async def sight(self, campaign: CampaignId, named: Collection[ConversationId] = ()) -> Sight:
         known = self._templates.get(campaign)
         sources = {"campaigns": campaign_by_id(campaign, known), "channels": CHANNELS}
+        if named:
+            query = {"_id": {"$in": list(named)}, "campaign_id": campaign}
+            sources["conversations"] = [{"$match": query}]
         now, found = await self._collect(sources)
+        conversations, broken = read_each(Conversation, found.get("conversations", []))
         return Sight(
             now=now,
             campaign=self._campaign(found["campaigns"], known),
             channels=self._states(found["channels"]),
+            conversations=tuple(conversations),
+            broken=tuple(broken),
         )
 
     @call

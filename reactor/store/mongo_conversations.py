@@ -45,9 +45,8 @@ type _Won = Mapping[ConversationId, Conversation]
 class MongoConversations(MongoBase):
     @call
     async def load(self, order: Order) -> Batch:
-        if order.opened is not None:
-            known = {one.id: one for one in order.opened}
-            return Batch(conversations=order.opened, updates=await self._updates(order, known))
+        if order.known is not None:
+            return await self._batch(order, {one.id: one for one in order.known})
         queues = {name: await self._queue(order, name) for name in order.queued}
         due = await self._in_scope(order)
         if order.besides and (rest := order.limit - len(order.named) - len(due)) > 0:
@@ -58,11 +57,17 @@ class MongoConversations(MongoBase):
             raws += await self._find("conversations", query)
         conversations, broken = read_each(Conversation, raws)
         known = {conversation.id: conversation for conversation in conversations}
-        return Batch(
-            conversations=tuple(known.values()),
+        return evolve(
+            await self._batch(order, known),
             full=len(due) + len(order.named) >= order.limit,
             queued={name: len(queue) for name, queue in queues.items()},
             broken=tuple(broken),
+        )
+
+    async def _batch(self, order: Order, known: Mapping[ConversationId, Conversation]) -> Batch:
+        """Read what belongs to conversations."""
+        return Batch(
+            conversations=tuple(known.values()),
             updates=await self._updates(order, known),
             ledger=await self._entries_of(overdue_keys(known.values(), order.now)),
         )

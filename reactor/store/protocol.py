@@ -80,8 +80,8 @@ class Order:
     #: begins with the most overdue, so these come from the other end.
     besides: frozenset[int] = frozenset()
     besides_since: datetime | None = None
-    #: These and no others, which stand like this in the database: only their updates are read.
-    opened: tuple[Conversation, ...] | None = None
+    #: These and no others, which were read or made a moment ago: what belongs to them is read.
+    known: tuple[Conversation, ...] | None = None
     limit: int
 
 
@@ -242,6 +242,9 @@ class Sight:
     now: datetime
     campaign: Campaign | BrokenDocument | None
     channels: Mapping[str, ChannelState]
+    #: Of the conversations that were asked for, those that are its own.
+    conversations: tuple[Conversation, ...] = ()
+    broken: tuple[BrokenDocument, ...] = ()
 
 
 @frozen(kw_only=True)
@@ -354,8 +357,8 @@ class Store(Protocol):
     ) -> tuple[datetime, Campaign | BrokenDocument | None]:
         """Read the server's time and the campaign in one command."""
 
-    async def sight(self, campaign: CampaignId) -> Sight:
-        """Read the server's time, the campaign and all channels in one command."""
+    async def sight(self, campaign: CampaignId, named: Collection[ConversationId] = ()) -> Sight:
+        """Read the server's time, a campaign, all channels and conversations in one command."""
 
     async def write_campaign(
         self, before: Campaign, after: Campaign, *, carried: bool = False
