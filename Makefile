@@ -7,14 +7,14 @@ MAKEFLAGS += --no-builtin-rules
 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
-SHELL_SCRIPTS := .ci/run $(wildcard worker.sh deploy/*.sh)
+SHELL_SCRIPTS := .ci/run $(wildcard worker.sh deploy/*.sh bench/peers/*.sh)
 DOCKERFILES := $(wildcard Dockerfile)
 LOCK := $(BIN)/uv pip compile -q --universal --python-version 3.12 --generate-hashes --no-header
 
 .PHONY: help
 help: ## Show this help
 	@echo "make <target>. Whatever a target needs is set up in .venv first."
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: .venv/.runtime ## Run a whole campaign on a MongoDB of its own, and watch it
@@ -57,6 +57,9 @@ mutants: .venv/.dev ## Break the handlers on purpose, and see whether a test not
 bench: .venv/.runtime ## Measure, and write bench/results.json and .svg: PARTS=, QUICK=1 to try it out
 	$(if $(QUICK),REACTOR_BENCH_QUICK=1) $(BIN)/python -m bench $(PARTS)
 
+.PHONY: bench-peers
+bench-peers: bench/.peers/.installed ## Install what the benchmark compares throughput with
+
 .PHONY: chaos
 chaos: .venv/.dev ## Faults of every kind, by seed: SEED=, SECONDS=, CONVERSATIONS=
 	$(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) $(if $(SECONDS),--seconds $(SECONDS)) \
@@ -68,6 +71,7 @@ lock: .venv/.dev ## Renew the lock files from pyproject.toml
 	$(LOCK) --upgrade pyproject.toml --group dev -c requirements.lock -o requirements-dev.lock
 	$(LOCK) --no-deps --no-annotate -o requirements-embedded.lock - < <($(BIN)/python -c \
 	  'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["embedded"])')
+	$(LOCK) bench/peers/requirements.in -o bench/peers/requirements.lock
 
 .PHONY: image
 image: ## Build the Docker image
@@ -75,7 +79,7 @@ image: ## Build the Docker image
 
 .PHONY: clean
 clean: ## Remove whatever make has made
-	rm -rf .venv .coverage .coverage.* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache mutants
+	rm -rf .venv bench/.peers .coverage .coverage.* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache mutants
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Stamps: each stands for a finished installation and is renewed when its lock changes.
@@ -93,6 +97,11 @@ clean: ## Remove whatever make has made
 	@pwd > "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/reactor.pth"
 	@printf '#!/bin/sh\nexec "%s/$(BIN)/python" -m reactor "$$@"\n' "$$PWD" > $(BIN)/reactor
 	@chmod +x $(BIN)/reactor
+	@touch $@
+
+bench/.peers/.installed: .venv/.python $(wildcard bench/peers/*.lock bench/peers/package*.json)
+	@echo "Installing the peers of the benchmark into bench/.peers (npm, pip)"
+	@bench/peers/install.sh $(BIN)/python
 	@touch $@
 
 .venv/.dev: .venv/.runtime requirements-dev.lock

@@ -14,14 +14,13 @@ const database = client.db(name);
 const conversations = database.collection("conversations");
 const messages = database.collection("messages");
 
-const [CONCURRENCY, LOCKED, EVERY] = (process.env.AGENDA ?? "100,400,50").split(",").map(Number);
-
 const agenda = new Agenda({
   backend: new MongoBackend({ mongo: database }),
-  processEvery: EVERY,
-  maxConcurrency: CONCURRENCY,
-  defaultConcurrency: CONCURRENCY,
-  defaultLockLimit: LOCKED,
+  // It locks jobs one by one, and looks for more of them at this interval only: milliseconds.
+  processEvery: 50,
+  maxConcurrency: 100,
+  defaultConcurrency: 100,
+  defaultLockLimit: 400,
 });
 agenda.on("error", (error) => { console.error(error); process.exit(1); });
 

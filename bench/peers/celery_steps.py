@@ -18,7 +18,7 @@ from celery.signals import worker_process_init
 from pymongo import MongoClient
 
 QUEUE = "steps"
-PROCESSES, PREFETCHED = os.environ.get("CELERY", "8,64").split(",")
+PROCESSES, PREFETCHED = 8, 64
 #: The worker is a process of Celery's own making: it reads here what the program was told.
 URI, NAME, STEP_FILE, SOCKET = json.loads(os.environ.setdefault("TOLD", json.dumps(sys.argv[1:])))
 STEP = bson.decode(Path(STEP_FILE).read_bytes())
@@ -29,7 +29,7 @@ app.conf.update(
     task_ignore_result=True,
     # A worker that dies loses no task: so it is with the others.
     task_acks_late=True,
-    worker_prefetch_multiplier=int(PREFETCHED),
+    worker_prefetch_multiplier=PREFETCHED,
 )
 
 
@@ -66,7 +66,7 @@ def main():
         for one in database().conversations.find({}, fields):
             arguments = (one["_id"], one["recipient"]["id"], *one["address_keys"])
             step.apply_async(arguments, producer=producer)
-    options = ["-c", PROCESSES, "-Q", "idle", "-l", "ERROR", "--without-gossip"]
+    options = ["-c", str(PROCESSES), "-Q", "idle", "-l", "ERROR", "--without-gossip"]
     options += ["--without-mingle", "--without-heartbeat"]
     command = [
         sys.executable,

@@ -6,7 +6,7 @@ import { Logger, makeWorkerUtils, run, runMigrations } from "graphile-worker";
 import pg from "pg";
 
 const [directory] = process.argv.slice(1);
-const [JOBS, QUEUE, DELAY] = (process.env.GRAPHILE ?? "20,500,0").split(",").map(Number);
+const JOBS = 20;
 
 const pgPool = new pg.Pool({ host: directory, user: "bench", database: "postgres", max: JOBS + 4 });
 pgPool.on("error", (error) => { throw error; });
@@ -15,8 +15,9 @@ const logger = new Logger(() => () => {});
 const preset = {
   worker: {
     concurrentJobs: JOBS,
-    localQueue: { size: QUEUE },
-    completeJobBatchDelay: DELAY,
+    // Fetched, and marked as completed, many at once.
+    localQueue: { size: 500 },
+    completeJobBatchDelay: 0,
   },
 };
 

@@ -6,13 +6,12 @@ at a line, and stops at the end of its input.
 """
 
 import asyncio
-import os
 import sys
 
 from procrastinate import App, PsycopgConnector
 
 (DIRECTORY,) = sys.argv[1:]
-CONCURRENCY = int(os.environ.get("PROCRASTINATE", "20"))
+CONCURRENCY = 20
 
 connector = PsycopgConnector(
     conninfo=f"host={DIRECTORY} user=bench dbname=postgres",
