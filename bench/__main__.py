@@ -23,7 +23,7 @@ from bench import (
     timers,
 )
 from bench.figures import as_figure
-from bench.machine import machine
+from bench.machine import machine, others
 from bench.picture import picture
 from bench.progress import say
 from bench.sizes import QUICK
@@ -50,13 +50,16 @@ HERE = Path(__file__).parent
 
 async def run(names, file):
     """Run the parts named on a server each; what is measured is written after each of them."""
-    figures, about = {}, {}
+    figures, about, shares = {}, {}, {}
     for number, name in enumerate(names, 1):
         say(f"{name} ({number} of {len(names)})")
         # A server of its own, in the state in which that of a part that is run alone would be.
-        with tempfile.TemporaryDirectory(prefix="reactor-bench-") as directory:
+        with (
+            others(shares, name),
+            tempfile.TemporaryDirectory(prefix="reactor-bench-") as directory,
+        ):
             async with embedded_server() as server:
-                about = about or await machine(server.uri)
+                about = about or await machine(server.uri) | {"others_percent": shares}
                 measured = await PARTS[name](server.uri, Path(directory))
         figures |= {figure: as_figure(each) for figure, each in measured.items()}
         report.write(report.as_document(figures, TARGETS, about, quick=QUICK), file)

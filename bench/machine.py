@@ -3,6 +3,8 @@
 import os
 import platform
 import subprocess
+import time
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -21,9 +23,32 @@ async def machine(uri):
         "python": platform.python_version(),
         "mongod": mongod,
         "commit": _commit(),
-        "load_before": round(os.getloadavg()[0], 2),
         "began_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+@contextmanager
+def others(shares, name):
+    """Note under a name how much of the machine, in per cent, others had while the block ran."""
+    began, busy, own = time.monotonic(), _busy_seconds(), _own_seconds()
+    yield
+    used = _busy_seconds() - busy - (_own_seconds() - own)
+    all_of_it = (time.monotonic() - began) * (os.cpu_count() or 1)
+    shares[name] = round(100 * max(0.0, used) / all_of_it, 1)
+
+
+def _busy_seconds():
+    """Give the processor time that all processes have used since the start of the machine."""
+    file = Path("/proc/stat")
+    if not file.exists():
+        return 0.0
+    user, nice, system, _, _, irq, softirq, *_ = map(int, file.read_text().split()[1:9])
+    return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
+
+
+def _own_seconds():
+    """Give that of this process and of those that it had started, which are over by now."""
+    return sum(os.times()[:4])
 
 
 def _cpu():

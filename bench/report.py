@@ -43,7 +43,9 @@ def _figures(figures, machine):
         for key, unit in (("cpu", ""), ("cores", " cores"), ("mongod", ""), ("commit", ""))
         if machine.get(key)
     )
-    table = Table("figure", "unit", title=title)
+    shares = (f"{part} {share} %" for part, share in machine.get("others_percent", {}).items())
+    caption = f"of the machine, others had: {', '.join(shares)}"
+    table = Table("figure", "unit", title=title, caption=caption)
     for heading in ("n", "median", "p10 to p90", "p99", "max"):
         table.add_column(heading, justify="right", no_wrap=True)
     for name, figure in figures.items():

@@ -29,7 +29,13 @@ from tests.builders import NOW
 from tests.world import world
 
 ROOT = Path(__file__).parents[1]
-MACHINE = {"cores": 2, "cpu": "a <fast> one", "mongod": "6.0.5", "commit": "abc1234"}
+MACHINE = {
+    "cores": 2,
+    "cpu": "a <fast> one",
+    "mongod": "6.0.5",
+    "commit": "abc1234",
+    "others_percent": {"reaction": 1.5},
+}
 
 
 def made_up():
@@ -62,6 +68,7 @@ def test_the_report_is_made_of_what_was_measured():
     with console.capture() as printed:
         console.print(report.tables(figures, TARGETS, MACHINE))
     text = printed.get()
+    assert "others had: reaction 1.5 %" in text
     for name in (*figures, *(target.what for target in TARGETS)):
         assert name in text
     drawn = ET.fromstring(picture(figures, TARGETS, MACHINE))
