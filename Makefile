@@ -51,11 +51,11 @@ coverage: test ## All tests, and every branch of schemas and handlers covered
 
 .PHONY: mutants
 mutants: .venv/.dev ## Break the handlers on purpose, and see whether a test notices
-	$(BIN)/mutmut run
+	HYPOTHESIS_PROFILE=mutants $(BIN)/mutmut run
 
 .PHONY: bench
-bench: .venv/.runtime ## Measure throughput and latency
-	$(BIN)/python -m bench
+bench: .venv/.runtime ## Measure, and write bench/results.json and .svg: PARTS=, QUICK=1 to try it out
+	$(if $(QUICK),REACTOR_BENCH_QUICK=1) $(BIN)/python -m bench $(PARTS)
 
 .PHONY: bench-peers
 bench-peers: bench/.peers/.installed ## Install what the benchmark compares throughput with

@@ -1,7 +1,5 @@
-"""`python -m bench`: measure, print a table, write bench/results.json."""
+"""`python -m bench [PART …]`: measure, print a report, write results.json and results.svg."""
 
-import json
-import statistics
 import sys
 import tempfile
 from functools import partial
@@ -9,67 +7,80 @@ from pathlib import Path
 
 import anyio
 from rich.console import Console
-from rich.table import Table
 
-from bench import counts, fleet, neighbour, rate, reaction, throughput, timers
+from bench import (
+    counts,
+    fairness,
+    fleet,
+    idle,
+    neighbour,
+    opening,
+    rate,
+    reaction,
+    report,
+    scale,
+    throughput,
+    timers,
+)
+from bench.figures import as_figure
+from bench.machine import machine
+from bench.picture import picture
+from bench.progress import say
+from bench.sizes import QUICK
+from bench.targets import TARGETS
 from reactor.embedded import EmbeddedServerError, embedded_server
 
 PARTS = {
     "reaction": reaction.measure,
     "timers": timers.measure,
+    "scale": scale.measure,
+    "opening": opening.measure,
+    "fairness": fairness.measure,
+    "idle": idle.measure,
     "neighbour": neighbour.measure,
     "rate": rate.measure,
     "fleet": fleet.measure,
     "throughput": throughput.measure,
     "counts": counts.measure,
 }
+#: What takes longest to try out, and shows least that way.
+NOT_QUICK = {"neighbour", "rate", "fleet", "throughput"}
+HERE = Path(__file__).parent
 
 
-async def run(names):
-    """Run the parts named, each in a database of its own on one server."""
-    results = {}
-    with tempfile.TemporaryDirectory(prefix="reactor-bench-") as directory:
-        async with embedded_server() as server:
-            for name in names:
-                print(f"measuring {name} …", file=sys.stderr)
-                results |= await PARTS[name](server.uri, Path(directory))
-    return results
-
-
-def summary(samples):
-    """Give the figures of a list of samples, in its unit."""
-    if not samples:
-        return {"n": 0}
-    ordered = sorted(samples)
-    return {
-        "n": len(ordered),
-        "p50": statistics.median(ordered),
-        "p99": ordered[min(len(ordered) - 1, int(len(ordered) * 0.99))],
-        "max": ordered[-1],
-    }
+async def run(names, file):
+    """Run the parts named on a server each; what is measured is written after each of them."""
+    figures, about = {}, {}
+    for number, name in enumerate(names, 1):
+        say(f"{name} ({number} of {len(names)})")
+        # A server of its own, in the state in which that of a part that is run alone would be.
+        with tempfile.TemporaryDirectory(prefix="reactor-bench-") as directory:
+            async with embedded_server() as server:
+                about = about or await machine(server.uri)
+                measured = await PARTS[name](server.uri, Path(directory))
+        figures |= {figure: as_figure(each) for figure, each in measured.items()}
+        report.write(report.as_document(figures, TARGETS, about, quick=QUICK), file)
+    file.with_suffix(".svg").write_text(picture(figures, TARGETS, about))
+    return figures, about
 
 
 def main():
-    """Print and write the results of all parts, or of those named as arguments."""
-    names = sys.argv[1:] or list(PARTS)
+    """Report on all parts, or on those named as arguments."""
+    names = sys.argv[1:] or [name for name in PARTS if not (QUICK and name in NOT_QUICK)]
     unknown = set(names) - set(PARTS)
     if unknown:
         sys.exit(f"unknown: {', '.join(sorted(unknown))}; known: {', '.join(PARTS)}")
+    # What is published is a whole run.
+    file = HERE / ("results.json" if names == list(PARTS) and not QUICK else "trial.json")
     try:
-        results = anyio.run(partial(run, names))
+        figures, about = anyio.run(partial(run, names, file))
     except EmbeddedServerError as error:
         sys.exit(str(error))
-    figures = {name: summary(samples) for name, samples in results.items()}
-    table = Table(
-        "milliseconds, or as named", "n", "p50", "p99", "max", title="reactor, on this machine"
-    )
-    for name, figure in figures.items():
-        row = [f"{figure[key]:.1f}" if key in figure else "" for key in ("p50", "p99", "max")]
-        table.add_row(name, str(figure["n"]), *row)
-    Console().print(table)
-    file = Path("bench/results.json")
-    file.write_text(json.dumps(figures, indent=2) + "\n")
-    print(f"written: {file}")
+    console = Console()
+    # Into a file or a pipe goes the whole of each line.
+    console = console if console.is_terminal else Console(width=160)
+    console.print(report.tables(figures, TARGETS, about))
+    console.print(f"written: {file}, {file.with_suffix('.svg')}", soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import anyio
 
+from bench.watch import bell_of
+
 SILENT = {
     "stages": [
         {
@@ -22,6 +24,15 @@ SILENT = {
 }
 
 
+def recipient(identity, index):
+    """Make a recipient of a request, as an agent writes them."""
+    return {
+        "id": f"r{index}",
+        "address": {"email": f"{identity}.{index}@example.com"},
+        "attributes": {"first_name": "Ada"},
+    }
+
+
 def request(identity, recipients, template=None, **changes):
     """Make a batch request with so many recipients."""
     return {
@@ -29,14 +40,7 @@ def request(identity, recipients, template=None, **changes):
         "name": "bench",
         "type": "bench",
         "template": {"name": "bench", "channel": "email", **(template or SILENT)},
-        "recipients": [
-            {
-                "id": f"r{index}",
-                "address": {"email": f"{identity}.{index}@example.com"},
-                "attributes": {"first_name": "Ada"},
-            }
-            for index in range(recipients)
-        ],
+        "recipients": [recipient(identity, index) for index in range(recipients)],
     } | changes
 
 
@@ -71,30 +75,54 @@ def has_heard(log, workers):
 
 
 class Tail:
-    """Reads the channel's file as it grows; the time of a line is when it was seen."""
+    """
+    Reads the channel's file as it grows; the time of a line is when it was seen.
+
+    The kernel rings (inotify), so waiting costs nothing, and a line is seen as soon as an event of a
+    change stream is that this process waits for. Where there is no inotify it looks again and again.
+    """
 
     def __init__(self, file):
-        """Wait for the file to appear; it may not be there yet."""
+        """Watch a file, which is made if it is not there yet."""
         self.file = Path(file)
-        self.read = 0
+        self.file.touch()
         self.rest = b""
+        # Descriptors, which last as long as the process.
+        self.reader = os.open(self.file, os.O_RDONLY)
+        self.bell = bell_of(self.file)
+
+    def raw_lines(self):
+        """Give the lines that are new, as they are."""
+        while grown := os.read(self.reader, 1 << 20):
+            self.rest += grown
+        *whole, self.rest = self.rest.split(b"\n")
+        return [line for line in whole if line.strip()]
 
     def lines(self):
         """Give the lines that are new."""
-        if not self.file.exists():
-            return []
-        with self.file.open("rb") as file:
-            file.seek(self.read)
-            grown = file.read()
-        self.read += len(grown)
-        *whole, self.rest = (self.rest + grown).split(b"\n")
-        return [json.loads(line) for line in whole if line.strip()]
+        return [json.loads(line) for line in self.raw_lines()]
+
+    async def grown(self):
+        """Wait until the file may have grown since it was read."""
+        if self.bell is None:
+            await anyio.sleep(0.0005)
+            return
+        await anyio.wait_readable(self.bell)
+        os.read(self.bell, 65_536)
 
     async def until(self, count, seconds=60):
         """Wait until so many more lines have come."""
-        found = []
+        found = self.lines()
         with anyio.fail_after(seconds):
             while len(found) < count:
+                await self.grown()
                 found += self.lines()
-                await anyio.sleep(0.0005)
         return found
+
+    async def count(self, count, seconds=60):
+        """Wait until so many more lines have come, without reading what they say."""
+        found = len(self.raw_lines())
+        with anyio.fail_after(seconds):
+            while found < count:
+                await self.grown()
+                found += len(self.raw_lines())

@@ -1,6 +1,6 @@
 """Actions: the one place where `advance`, `complete`, `escalate`, `go_to` and `hold` are carried out."""
 
-from attrs import evolve, frozen
+from attrs import frozen
 
 from handlers.atom import Acted, closed, dropped_slot, entered
 from handlers.moves import moved
@@ -8,6 +8,7 @@ from handlers.scene import Scene
 from handlers.stages import next_stage
 from schemas.action import Action, ActionKind
 from schemas.conversation import Conversation, ConversationStatus, ExitReason
+from schemas.evolving import evolve
 from schemas.ids import AgentId
 from schemas.transition import Reason
 

@@ -9,8 +9,6 @@ hold after every decision (ARCHITECTURE I3) is brought about in one place, `sett
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
-from attrs import evolve
-
 from handlers.moves import final_status, moved
 from handlers.scene import Scene
 from handlers.stages import stage_of, wait_after
@@ -25,6 +23,7 @@ from schemas.conversation import (
     Visit,
     WaitingFor,
 )
+from schemas.evolving import evolve
 from schemas.ids import AgentId
 from schemas.message import MessageStatus
 from schemas.transition import Effect, Reason, Record
@@ -34,6 +33,12 @@ S = ConversationStatus
 type Acted = tuple[Conversation, tuple[Effect, ...]]
 #: What `history.by` says where no update caused it.
 DUE = "due"
+_WAITS_FOR = {
+    S.PAUSED: WaitingFor.RESUME,
+    S.ESCALATED: WaitingFor.RESOLUTION,
+    S.AWAITING_AGENT: WaitingFor.AGENT,
+    S.AWAITING_REPLY: WaitingFor.REPLY,
+}
 #: Waits that stand still while paused; an escalation's deadline does not.
 _STANDING_STILL = frozenset({S.PENDING, S.AWAITING_REPLY, S.AWAITING_AGENT})
 
@@ -65,13 +70,8 @@ def _due_at(conversation: Conversation) -> datetime | None:
 def _waiting_for(conversation: Conversation) -> tuple[WaitingFor, ...]:
     if not conversation.is_open:
         return ()
-    by_status = {
-        S.PAUSED: WaitingFor.RESUME,
-        S.ESCALATED: WaitingFor.RESOLUTION,
-        S.AWAITING_AGENT: WaitingFor.AGENT,
-        S.AWAITING_REPLY: WaitingFor.REPLY,
-    }
-    waits = [by_status[conversation.status]] if conversation.status in by_status else []
+    status = conversation.status
+    waits = [_WAITS_FOR[status]] if status in _WAITS_FOR else []
     slot = conversation.slot
     if slot and slot.state is SlotState.UNKNOWN:
         waits.append(WaitingFor.UNKNOWN)

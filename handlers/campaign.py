@@ -8,10 +8,9 @@ everything else: of an ended campaign every open one is due.
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 
-from attrs import evolve
-
 from schemas.campaign import Campaign, CampaignStatus, CompletionReason, Counts, MessageCounts
 from schemas.conversation import MAX_APPLIED, ExitReason
+from schemas.evolving import evolve
 from schemas.ids import AgentId
 from schemas.transition import Answer, CampaignTransition, Reason
 from schemas.update import CampaignUpdate, CampaignUpdateKind, UpdateStatus
@@ -50,7 +49,7 @@ def settled(campaign: Campaign, now: datetime) -> Campaign:
     An ended campaign is due until all of its conversations are closed; what is then still in flight
     has a due time of its own. Whatever its end, it must be looked at when `open_until` is past.
     """
-    due_at: datetime | None = None
+    due_at: datetime | None
     if campaign.completed_at:
         due_at = campaign.recount_at
     elif not campaign.opened or (campaign.status in ENDED and not campaign.all_closed):

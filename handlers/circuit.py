@@ -7,9 +7,10 @@ gate, and the few that probe do not count as attempts.
 
 from datetime import datetime, timedelta
 
-from attrs import evolve, frozen
+from attrs import frozen
 
 from schemas.channel import Alert, AlertKind, ChannelState, Circuit, CircuitState
+from schemas.evolving import evolve
 from schemas.hand_off import OutcomeKind
 
 #: How long an outcome counts as evidence.

@@ -2,11 +2,10 @@
 
 from datetime import datetime
 
-from attrs import evolve
-
 from handlers.campaign import settled
 from schemas.campaign import Campaign, CampaignStatus, Counts
 from schemas.channel import Alert, AlertKind
+from schemas.evolving import evolve
 
 
 def discrepancy(campaign: Campaign, counts: Counts) -> str | None:

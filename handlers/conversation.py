@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 
-from attrs import evolve, frozen
+from attrs import frozen
 
 from handlers.atom import caught_up, settled
 from handlers.due import on_time
 from handlers.scene import Scene
 from handlers.updates import on_update
 from schemas.conversation import Conversation, SlotState
+from schemas.evolving import evolve
 from schemas.ids import AgentId
 from schemas.message import LedgerEntry
 from schemas.transition import Answer, Effect, Reason

@@ -1,7 +1,5 @@
 """What time leads to: a message, a follow-up, the end of a wait, a deadline, a lease that is over."""
 
-from attrs import evolve
-
 from handlers.act import Cause, act
 from handlers.atom import DUE, Acted, closed, settled
 from handlers.gates import parked
@@ -13,6 +11,7 @@ from handlers.sending import Written, channel_for, marked, reserve_step, reserve
 from handlers.stages import next_step, stage_of, wait_after
 from schemas.campaign import Campaign, CampaignStatus
 from schemas.conversation import Conversation, ConversationStatus, ExitReason, SlotState, Unsent
+from schemas.evolving import evolve
 from schemas.message import LedgerEntry
 from schemas.transition import Reason, Transition
 

@@ -8,11 +8,12 @@ fell due, as soon as the gate lets it. Nobody sleeps, and nothing else waits beh
 import math
 from datetime import datetime, timedelta
 
-from attrs import evolve, frozen
+from attrs import frozen
 
 from handlers.atom import settled
 from schemas.channel import ChannelState, CircuitState
 from schemas.conversation import Conversation, Slot, SlotState, WaitingFor
+from schemas.evolving import evolve
 from schemas.hand_off import ChannelSpec, Gate
 from schemas.transition import Reason, Transition
 

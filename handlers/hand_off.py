@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping
 from datetime import datetime
+from functools import cached_property
 
 from attrs import frozen
 
 from handlers.liquid_environment import Escape
-from handlers.rendering import render, render_header
+from handlers.rendering import Shown, render, render_header, shown
 from handlers.stages import address_kind, message_of, stage_of
 from schemas.address import normalise
 from schemas.batch_request import Recipient
@@ -74,29 +75,31 @@ class _Renderer:
     """Renders the texts of one conversation's messages."""
 
     def __init__(self, conversation: Conversation, campaign: Campaign) -> None:
-        recipient = recipient_context(conversation.recipient, campaign.template)
+        self.recipient, self.campaign = conversation.recipient, campaign
         self.template = campaign.template
-        self.zone = conversation.recipient.timezone or campaign.template.timezone
-        self.context: dict[str, object] = {
-            "recipient": recipient,
-            "campaign": {
-                "name": campaign.name,
-                "type": campaign.type,
-                "metadata": campaign.metadata,
-            },
-        }
 
-    def _context(self, stage: str, reply: Reply | None) -> dict[str, object]:
+    @cached_property
+    def _shown(self) -> Shown:
+        of_campaign = {
+            "name": self.campaign.name,
+            "type": self.campaign.type,
+            "metadata": self.campaign.metadata,
+        }
+        recipient = recipient_context(self.recipient, self.template)
+        zone = self.recipient.timezone or self.template.timezone
+        return shown({"recipient": recipient, "campaign": of_campaign}, zone)
+
+    def _context(self, stage: str, reply: Reply | None) -> Shown:
         said = {"text": reply.text if reply else "", "intent": reply.intent if reply else ""}
-        return {**self.context, "stage": {"id": stage}, "reply": said}
+        values = {**self._shown.values, "stage": {"id": stage}, "reply": said}
+        return Shown(values=values, zone=self._shown.zone)
 
     def header(self, source: str, slot: Slot, reply: Reply | None, now: datetime) -> str:
-        context = self._context(slot.stage, reply)
-        return render_header(source, context, now=now, zone=self.zone)
+        return render_header(source, self._context(slot.stage, reply), now=now)
 
     def text(self, source: str, slot: Slot, escape: Escape) -> str:
         context = self._context(slot.stage, slot.reply)
-        return render(source, context, now=slot.decided_at, zone=self.zone, escape=escape)
+        return render(source, context, now=slot.decided_at, escape=escape)
 
 
 def _written(slot: Slot, renderer: _Renderer) -> _Texts:

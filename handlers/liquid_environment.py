@@ -23,7 +23,7 @@ from liquid.undefined import UNDEFINED, FalsyStrictUndefined, is_undefined
 from liquid.utils import ReadOnlyChainMap
 
 from handlers import liquid_filters, liquid_lexer
-from handlers.liquid_filters import MAX_OUTPUT, SIZES, LocalTime, RefusedError, localised, weigh
+from handlers.liquid_filters import MAX_OUTPUT, SIZES, LocalTime, RefusedError, weigh
 
 MAX_STEPS = 200_000
 """Of one rendering, at most some microseconds each: a part of the template in each iteration, and
@@ -91,12 +91,12 @@ class MessageContext(RenderContext):
         *,
         size: int,
         now: datetime,
-        zone: str,
+        zone: ZoneInfo,
     ) -> None:
-        self.zone = ZoneInfo(zone)
-        self.now = LocalTime.of(now, self.zone)
-        shown = {name: localised(value, self.zone) for name, value in values.items()}
-        super().__init__(template, globals=shown | {"now": self.now})
+        """`values`: as `localised` has left them."""
+        self.zone = zone
+        self.now = LocalTime.of(now, zone)
+        super().__init__(template, globals={**values, "now": self.now})
         # Without Liquid's own names, of which `now` and `today` read the clock.
         self.scope = ReadOnlyChainMap(self.locals, self.globals, self.counters)
         self.size = size

@@ -9,8 +9,6 @@ table by a test.
 from collections.abc import Mapping
 from datetime import datetime
 
-from attrs import evolve
-
 from schemas.conversation import (
     MAX_HISTORY,
     Conversation,
@@ -18,6 +16,7 @@ from schemas.conversation import (
     ExitReason,
     HistoryEntry,
 )
+from schemas.evolving import evolve
 from schemas.ids import AgentId
 from schemas.transition import Reason
 

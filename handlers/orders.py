@@ -1,7 +1,5 @@
 """What the agent orders: escalate, resolve, goal, cancel, pause, resume, retry."""
 
-from attrs import evolve
-
 from handlers.act import Cause, act
 from handlers.answers import acted, applied, ignored, rejected
 from handlers.atom import closed, effective_pause, held_still, released, waiting_again
@@ -18,6 +16,7 @@ from schemas.conversation import (
     Pause,
     SlotState,
 )
+from schemas.evolving import evolve
 from schemas.ids import AgentId
 from schemas.transition import Reason, Transition
 from schemas.update import ConversationUpdate, Resolve

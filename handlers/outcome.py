@@ -2,8 +2,6 @@
 
 from datetime import timedelta
 
-from attrs import evolve
-
 from handlers.act import Cause, act
 from handlers.atom import (
     DUE,
@@ -32,6 +30,7 @@ from schemas.conversation import (
     Unsent,
     WaitingFor,
 )
+from schemas.evolving import evolve
 from schemas.hand_off import Gate, OnUnknown, Outcome, OutcomeKind
 from schemas.ids import stable_fraction
 from schemas.message import ACCEPTED, LedgerEntry, MessageStatus

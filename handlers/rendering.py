@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence, Sized
 from datetime import datetime
 from functools import lru_cache
 from itertools import islice
+from zoneinfo import ZoneInfo
 
 import attrs
 from liquid import BoundTemplate, Token
@@ -23,7 +24,7 @@ from liquid.exceptions import (
 )
 
 from handlers.liquid_environment import ENVIRONMENTS, Escape, MessageContext
-from handlers.liquid_filters import RefusedError
+from handlers.liquid_filters import RefusedError, localised
 from handlers.liquid_survey import Segment, Segments, Survey, survey
 
 MAX_SOURCE = 100_000
@@ -72,15 +73,32 @@ def lacking_variables(sources: Sequence[str], recipient: Mapping[str, object]) -
     )
 
 
-def render(
-    source: str, context: Mapping[str, object], *, now: datetime, zone: str, escape: Escape
-) -> str:
-    """Return the text, with times shown in `zone`. Raises RenderError."""
+@attrs.frozen(kw_only=True)
+class Shown:
+    """What a text may show, reduced to what Liquid knows: once for all texts of a message."""
+
+    values: Mapping[str, object]
+    #: Of the times in it, and of `now`.
+    zone: ZoneInfo
+
+
+def shown(context: Mapping[str, object], zone: str) -> Shown:
+    """Reduce a context, with its times in `zone`. Raises RenderError."""
+    try:
+        here = ZoneInfo(zone)
+        values = {name: localised(value, here) for name, value in context.items()}
+    except Exception as error:  # noqa: BLE001  # the cause may quote values, so it ends here
+        raise RenderError(_sentence(_reason(error, None), "", None)) from None
+    return Shown(values=values, zone=here)
+
+
+def render(source: str, of: Shown, *, now: datetime, escape: Escape) -> str:
+    """Return the text. Raises RenderError."""
     compiled = _compiled(source, escape)
     size = compiled.survey.size
     token = None
     try:
-        scope = MessageContext(compiled.template, context, size=size, now=now, zone=zone)
+        scope = MessageContext(compiled.template, of.values, size=size, now=now, zone=of.zone)
         buffer = scope.get_buffer()
         for node in compiled.template.nodes:
             token = node.token
@@ -91,9 +109,9 @@ def render(
     return buffer.getvalue()
 
 
-def render_header(source: str, context: Mapping[str, object], *, now: datetime, zone: str) -> str:
+def render_header(source: str, of: Shown, *, now: datetime) -> str:
     """Render one line: nothing of a recipient begins another header."""
-    text = render(source, context, now=now, zone=zone, escape=Escape.PLAIN)
+    text = render(source, of, now=now, escape=Escape.PLAIN)
     return _CONTROLS.sub(" ", text).strip()
 
 

@@ -1,7 +1,5 @@
 """Replies, their late classification, and what the agent writes itself."""
 
-from attrs import evolve
-
 from handlers.act import Cause, act
 from handlers.answers import acted, answered, applied, ignored, rejected
 from handlers.atom import closed, dropped_slot, waiting_again
@@ -18,6 +16,7 @@ from schemas.conversation import (
     Reply,
     SlotState,
 )
+from schemas.evolving import evolve
 from schemas.ids import send_key
 from schemas.template import UNCLASSIFIED, Stage
 from schemas.transition import Answer, Reason, Transition

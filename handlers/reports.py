@@ -2,17 +2,16 @@
 
 from datetime import datetime
 
-from attrs import evolve
-
 from handlers.answers import applied, ignored
 from handlers.atom import closed
 from handlers.outcome import report_settles
 from handlers.scene import Scene
 from handlers.sending import channel_for
-from handlers.stages import address_kind
+from handlers.stages import address_kind, find_stage
 from schemas.address import address_key
 from schemas.conversation import Conversation, ExitReason, MessageRef, Slot, SlotState
-from schemas.ids import SendKey
+from schemas.evolving import evolve
+from schemas.ids import SendKey, read_send_key
 from schemas.message import MessageStatus, Suppression
 from schemas.transition import Effect, Reason, Record, Report, Suppress, Transition
 from schemas.update import Bounce, ConversationUpdate, OptOutScope
@@ -21,7 +20,7 @@ from schemas.update import Bounce, ConversationUpdate, OptOutScope
 def on_delivered(
     conversation: Conversation, update: ConversationUpdate, scene: Scene
 ) -> Transition:
-    key = _reported_key(conversation, update)
+    key = _reported_key(conversation, update, scene)
     if key is None:
         return ignored(conversation, Reason.NO_SUCH_MESSAGE)
     reported = _reported(conversation, key, MessageStatus.DELIVERED, update.at)
@@ -55,7 +54,7 @@ def _in_doubt(slot: Slot, now: datetime) -> bool:
 def on_bounced(conversation: Conversation, update: ConversationUpdate, scene: Scene) -> Transition:
     if update.bounce is Bounce.SOFT:
         return ignored(conversation, Reason.SOFT_BOUNCE)
-    key = _reported_key(conversation, update)
+    key = _reported_key(conversation, update, scene)
     if key is None and update.message_id is not None:
         return ignored(conversation, Reason.NO_SUCH_MESSAGE)
     effects: tuple[Effect, ...] = _suppress(_written_to(conversation, scene), update)
@@ -104,21 +103,32 @@ def _written_to(conversation: Conversation, scene: Scene) -> tuple[str, ...]:
     """Give the address key last written to, or the one that would be; all, where neither is known."""
     last = _last_handed_off(conversation)
     channel = last.channel if last else channel_for(conversation, None, scene)
-    kind = address_kind(channel, scene.channels) if channel else ""
+    if channel is None:
+        return conversation.address_keys
+    kind = address_kind(channel, scene.channels)
     address = conversation.recipient.address.get(kind)
     return (address_key(kind, address),) if address else conversation.address_keys
 
 
-def _reported_key(conversation: Conversation, update: ConversationUpdate) -> SendKey | None:
+def _reported_key(
+    conversation: Conversation, update: ConversationUpdate, scene: Scene
+) -> SendKey | None:
     """Give the key that a report is about; None if this conversation has no such message."""
     if update.message_id is None:
         last = _last_handed_off(conversation)
         return last.key(conversation.id) if last else None
-    owner, _, number = update.message_id.rpartition("/")
-    known = owner.startswith(f"{conversation.id}/") and number.isdecimal()
-    if not known or int(number) >= conversation.message_count:
+    named = read_send_key(conversation.id, update.message_id)
+    if named is None or not _had(conversation, *named, scene):
         return None
     return SendKey(update.message_id)
+
+
+def _had(conversation: Conversation, stage: str, n: int, scene: Scene) -> bool:
+    """Say whether it had such a message, as far as is known: of older ones the stage is forgotten."""
+    for known in (conversation.slot, conversation.last_message):
+        if known and known.n == n:
+            return known.stage == stage
+    return n < conversation.message_count and find_stage(scene.template, stage) is not None
 
 
 def _last_handed_off(conversation: Conversation) -> MessageRef | None:

@@ -54,7 +54,7 @@ def accept(
         created_at=now,
         started_at=started_at,
         deadline_at=deadline_at,
-        due_at=now,
+        due_at=None,
         counts=Counts(recipients=recipients),
         traceparent=request.traceparent,
         tracestate=request.tracestate,

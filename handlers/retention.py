@@ -2,9 +2,8 @@
 
 from datetime import datetime, timedelta
 
-from attrs import evolve
-
 from schemas.campaign import Campaign
+from schemas.evolving import evolve
 
 
 def may_go(campaign: Campaign, now: datetime, keep: timedelta) -> bool:

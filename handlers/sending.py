@@ -2,12 +2,13 @@
 
 from datetime import datetime
 
-from attrs import evolve, frozen
+from attrs import frozen
 
 from handlers.scene import Lease, Scene
 from handlers.stages import channel_names, message_of, pick_channel, stage_of
 from schemas.action import Action
 from schemas.conversation import AgentText, Conversation, Slot, SlotState, Thread
+from schemas.evolving import evolve
 from schemas.ids import AgentId
 
 

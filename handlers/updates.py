@@ -7,8 +7,6 @@ decides as if there were none, and the pause is put back.
 
 from collections.abc import Callable, Mapping
 
-from attrs import evolve
-
 from handlers.answers import answered, applied, ignored
 from handlers.atom import Acted, settled, under_pause
 from handlers.orders import (
@@ -25,6 +23,7 @@ from handlers.replies import on_reply, on_send
 from handlers.reports import on_bounced, on_delivered, on_opted_out
 from handlers.scene import Scene
 from schemas.conversation import MAX_APPLIED, Conversation
+from schemas.evolving import evolve
 from schemas.transition import Reason, Suppress, Transition
 from schemas.update import ConversationUpdate, UpdateKind, UpdateStatus
 

@@ -9,13 +9,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from itertools import pairwise
 
-from attrs import Factory, evolve, frozen
+from attrs import Factory, frozen
 
 from schemas.campaign import Campaign
 from schemas.conversation import SlotState
+from schemas.evolving import evolve
 from schemas.finding import Finding, Invariant, Remedy, SeenConversation, SeenEntry
 from schemas.hand_off import OnUnknown
-from schemas.ids import SendKey
+from schemas.ids import SendKey, read_send_key
 from schemas.message import ACCEPTED, MessageStatus
 
 #: What left, or may have left.
@@ -89,10 +90,8 @@ class _Ledger:
         by_number: dict[int, list[SeenEntry]] = {}
         strange = []
         for entry in entries:
-            owner, _, rest = entry.id.partition("/")
-            stage, _, number = rest.rpartition("/")
-            if owner == one.id and stage and number.isdecimal():
-                by_number.setdefault(int(number), []).append(entry)
+            if known := read_send_key(one.id, entry.id):
+                by_number.setdefault(known[1], []).append(entry)
             else:
                 strange.append(entry)
         return cls(by_number=by_number, strange=strange)

@@ -3,10 +3,11 @@
 from collections.abc import Iterator
 from datetime import datetime
 
-from attrs import asdict, evolve, frozen
+from attrs import asdict, frozen
 
 from handlers.campaign import settled
 from schemas.campaign import Campaign, CampaignStatus, Counts, MessageCounts
+from schemas.evolving import evolve
 from schemas.finding import Finding, Invariant, Remedy
 
 S = CampaignStatus

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
-from attrs import evolve, frozen
+from attrs import frozen
 from loguru import logger
 
 from handlers.campaign import ENDED, closed_all
@@ -12,11 +12,14 @@ from reactor.completion import complete
 from reactor.engine import Engine
 from reactor.failures import fail
 from reactor.newer import NEWER_SECONDS
+from reactor.opening import Chunk
 from reactor.sharing import OVERDUE_SECONDS
-from reactor.store.protocol import Batch, BrokenDocument, Order, Scope, StoreUnavailableError
+from reactor.store.protocol import Batch, BrokenDocument, Order, Scope, Sight, StoreUnavailableError
 from reactor.turns import Turn
 from reactor.walk import Setting, walk
 from schemas.campaign import Campaign, CampaignStatus
+from schemas.conversation import Conversation
+from schemas.evolving import evolve
 from schemas.ids import CampaignId
 
 S = CampaignStatus
@@ -27,11 +30,23 @@ COME_BACK_SECONDS = 0.5
 
 
 @frozen(kw_only=True)
+class Fresh:
+    """A campaign that was inserted a moment ago: what was known before is not read again."""
+
+    sight: Sight
+    #: Monotonic seconds before its time was read.
+    since: float
+    #: All of its recipients, if they are few.
+    chunk: Chunk | None
+
+
+@frozen(kw_only=True)
 class Present:
     """A campaign as its turn found it."""
 
     campaign: Campaign
     setting: Setting
+    fresh: Fresh | None = None
 
     @property
     def scene(self) -> Scene:
@@ -59,16 +74,23 @@ def leave(
     engine.turns.due(campaign_id, now + engine.scale.campaign_span(NEWER_SECONDS))
 
 
-async def work(engine: Engine, turn: Turn, present: Present, *, everything: bool) -> None:
-    """Load a batch and take it through; then see when there is work again."""
+async def work(
+    engine: Engine, turn: Turn, present: Present, opened: tuple[Conversation, ...] | None
+) -> None:
+    """
+    Load a batch and take it through; then see when there is work again.
+
+    `opened`: all of a campaign's conversations, as they were just inserted. They are begun together,
+    whoever's they will be.
+    """
     campaign, scope, turns = present.campaign, scope_of(present.campaign), engine.turns
     if engine.newer.are_many(campaign.id):
         leave(engine, campaign.id, (), present.scene.now)
         return
-    queued = _queues(engine, present.setting, scope)
+    queued = {} if opened is not None else _queues(engine, present.setting, scope)
     # One turn of a campaign after the other: what this one loads, the next one leaves out.
     async with turns.loading(campaign.id):
-        batch = await _load(engine, turn, present, queued, everything=everything)
+        batch = await _load(engine, turn, present, queued, opened)
         # A broken one has no id that is sure to be one; its failure is noted before long.
         mine = {conversation.id for conversation in batch.conversations} - turns.in_flight
         turns.in_flight |= mine
@@ -98,8 +120,7 @@ async def _load(
     turn: Turn,
     present: Present,
     queued: Mapping[str, int],
-    *,
-    everything: bool,
+    opened: tuple[Conversation, ...] | None,
 ) -> Batch:
     campaign, scene, scope = present.campaign, present.scene, scope_of(present.campaign)
     link = (campaign.traceparent, campaign.tracestate)
@@ -113,7 +134,8 @@ async def _load(
                 named=turn.named,
                 exclude=frozenset(engine.turns.in_flight) | engine.newer.of(campaign.id),
                 queued=queued,
-                buckets=None if everything else engine.share.buckets,
+                opened=opened if scope is Scope.DUE else None,
+                buckets=engine.share.buckets_of(campaign.id),
                 besides=_besides(engine, campaign, scope),
                 besides_since=scene.now - engine.scale.campaign_span(OVERDUE_SECONDS),
                 limit=max(1, engine.batch_size - sum(queued.values())),
@@ -210,7 +232,7 @@ async def _rest(engine: Engine, present: Present, scope: Scope, *, patient: bool
         campaign = (
             await engine.store.write_campaign(campaign, closed_all(campaign, now)) or campaign
         )
-    buckets = engine.share.buckets
+    buckets = engine.share.buckets_of(campaign.id)
     next_due = await engine.store.next_due(campaign.id, scope, buckets)
     if next_due is None and campaign.completed_at is None:
         of_all = scope is Scope.DUE and buckets is None

@@ -1,16 +1,15 @@
 """A campaign's turn: its orders, its opening, a batch of its conversations, its end."""
 
-from attrs import evolve
 from loguru import logger
 
 from handlers.atom import DUE, settled
 from handlers.campaign import retries_over, step
 from handlers.orders import retry
-from reactor.batches import COME_BACK_SECONDS, Present, leave, work
+from reactor.batches import COME_BACK_SECONDS, Fresh, Present, leave, work
 from reactor.engine import Engine
 from reactor.gatekeeper import allowances, closed
 from reactor.inbox import Answers, read_orders
-from reactor.opening import open_chunk
+from reactor.opening import Opened, open_chunk
 from reactor.recount import keep_counted
 from reactor.retention import let_go
 from reactor.store.protocol import BrokenDocument, Change, Inbox
@@ -18,34 +17,34 @@ from reactor.turns import Turn
 from reactor.unknown import answer_unknown
 from reactor.walk import Setting
 from schemas.campaign import Campaign
+from schemas.evolving import evolve
 
 #: Seconds before a campaign that cannot be read is looked at again.
 BROKEN_SECONDS = 60.0
 
 
-async def take_turn(engine: Engine, turn: Turn) -> None:
+async def take_turn(engine: Engine, turn: Turn, fresh: Fresh | None = None) -> None:
     """Work on one campaign: at most one chunk to open, or one batch of conversations."""
-    present = await _read(engine, turn)
+    present = await _read(engine, turn, fresh)
     if present is None:
         return
     campaign = await _prepare(engine, turn, present)
     if campaign is None:
         return
-    everything = False
+    conversations = None
     if not campaign.opened:
         opened = await _open(engine, turn, campaign, present)
-        if opened is None or not opened.opened:
+        if opened is None or not opened.campaign.opened:
             return
-        campaign = opened
-        # What is opened in one piece is begun in one piece.
-        everything = campaign.recipient_count <= engine.batch_size
+        campaign = opened.campaign
+        conversations = opened.conversations if present.fresh else None
     scene = evolve(present.scene, campaign=campaign)
     present = Present(campaign=campaign, setting=evolve(present.setting, scene=scene))
     if campaign.retry_failed_before:
         await _retry_failed(engine, present)
         engine.turns.name(campaign.id, turn.named)
         return
-    await work(engine, turn, present, everything=everything)
+    await work(engine, turn, present, conversations)
     if campaign.failures:
         await engine.store.write_campaign(campaign, evolve(campaign, failures=0))
     else:
@@ -60,7 +59,9 @@ async def _prepare(engine: Engine, turn: Turn, present: Present) -> Campaign | N
     if campaign is None:
         engine.turns.name(turn.campaign_id, turn.named)
         return None
-    if (campaign.opened and not campaign.retry_failed_before) or engine.share.owns(campaign.id):
+    if present.fresh or engine.share.owns(campaign.id):
+        return campaign
+    if campaign.opened and not campaign.retry_failed_before:
         return campaign
     # One worker is enough for it: the others see later how far it is.
     later = now + engine.scale.campaign_span(COME_BACK_SECONDS)
@@ -69,16 +70,17 @@ async def _prepare(engine: Engine, turn: Turn, present: Present) -> Campaign | N
     return None
 
 
-async def _read(engine: Engine, turn: Turn) -> Present | None:
-    since = engine.clock.monotonic()
-    sight = await engine.store.sight(turn.campaign_id)
+async def _read(engine: Engine, turn: Turn, fresh: Fresh | None) -> Present | None:
+    since = fresh.since if fresh else engine.clock.monotonic()
+    sight = fresh.sight if fresh else await engine.store.sight(turn.campaign_id)
     now, campaign = sight.now, sight.campaign
-    engine.clock.note(now)
+    if fresh is None:
+        engine.clock.note(now)
     if isinstance(campaign, Campaign):
         allowed = allowances(engine, sight.channels, now)
         scene = engine.scene(campaign, now, sight.channels, closed(allowed))
         setting = Setting(scene=scene, since=since, allowed=allowed)
-        return Present(campaign=campaign, setting=setting)
+        return Present(campaign=campaign, setting=setting, fresh=fresh)
     if campaign is None:
         await answer_unknown(engine, Inbox.CAMPAIGN_UPDATES, turn.orders, now)
     if isinstance(campaign, BrokenDocument) and campaign.newer:
@@ -117,20 +119,21 @@ async def _follow_orders(engine: Engine, turn: Turn, present: Present) -> Campai
     return campaign
 
 
-async def _open(
-    engine: Engine, turn: Turn, campaign: Campaign, present: Present
-) -> Campaign | None:
+async def _open(engine: Engine, turn: Turn, campaign: Campaign, present: Present) -> Opened | None:
     """Open a chunk; updates of its conversations wait until all are there."""
     link = (campaign.traceparent, campaign.tracestate)
     attributes = {"campaign_id": campaign.id, "campaign_type": campaign.type}
+    chunk = present.fresh.chunk if present.fresh else None
     with engine.telemetry.span("open", link=link, attributes=attributes):
-        after = await open_chunk(engine, campaign, present.scene.now)
-    if after and after.opened:
+        opened = await open_chunk(engine, campaign, present.scene.now, chunk)
+    if opened is None or not opened.campaign.opened:
+        engine.turns.name(campaign.id, turn.named)
+        return opened
+    engine.share.opened(campaign.id)
+    if chunk is None or opened.conversations is None:
         # What was inserted early waits in the inbox.
         engine.turns.want_sweep()
-    else:
-        engine.turns.name(campaign.id, turn.named)
-    return after
+    return opened
 
 
 async def _retry_failed(engine: Engine, present: Present) -> None:

@@ -10,8 +10,9 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from time import monotonic
 
-from attrs import define, evolve, field, frozen
+from attrs import define, field, frozen
 
+from schemas.evolving import evolve
 from schemas.hand_off import ChannelSpec
 
 
@@ -27,8 +28,8 @@ class TimeScale:
         return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
 
     def campaign_span(self, seconds: float) -> timedelta:
-        """Give how much campaign time passes in so many real seconds."""
-        return timedelta(seconds=seconds * self.scale)
+        """Give how much campaign time passes in so many real seconds, in whole milliseconds."""
+        return timedelta(milliseconds=round(seconds * self.scale * 1_000))
 
     def real_seconds(self, span: timedelta) -> float:
         return span.total_seconds() / self.scale

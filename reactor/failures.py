@@ -2,7 +2,6 @@
 
 from datetime import datetime
 
-from attrs import evolve
 from loguru import logger
 
 from handlers.atom import given_up
@@ -15,6 +14,7 @@ from reactor.store.protocol import BrokenDocument, Change, Inbox, RawDocument
 from schemas.campaign import Campaign
 from schemas.conversation import Conversation, ConversationStatus, ExitReason
 from schemas.documents import decode
+from schemas.evolving import evolve
 from schemas.ids import CampaignId
 from schemas.message import MessageStatus
 from schemas.problems import InvalidDocumentError

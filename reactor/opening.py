@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 
 import bson
-from attrs import evolve
+from attrs import frozen
 from loguru import logger
 
 from handlers.campaign import failed, opened_through
@@ -26,9 +26,11 @@ from reactor.store.protocol import (
     RejectedRecipient,
 )
 from schemas.batch_request import BATCH_RECIPIENTS
-from schemas.campaign import Campaign
+from schemas.campaign import Campaign, CampaignStatus
+from schemas.conversation import Conversation
 from schemas.converter import InvalidDocumentError, read_recipient
 from schemas.documents import CODEC
+from schemas.evolving import evolve
 from schemas.hand_off import ChannelSpec
 from schemas.ids import AgentId, ConversationId, conversation_id
 from schemas.template import Template
@@ -40,50 +42,87 @@ MAX_REPORTED = 100
 _CONFLICTS = {Conflict.RECIPIENT_ID: DUPLICATE_ID, Conflict.ADDRESS: DUPLICATE_ADDRESS}
 
 
-async def open_chunk(engine: Engine, campaign: Campaign, now: datetime) -> Campaign | None:
+@frozen(kw_only=True)
+class Chunk:
+    """Consecutive recipients of a request, parted."""
+
+    #: Those that can be led through the template.
+    found: Sequence[Candidate]
+    #: The others, as (position, id as far as it is known, problem).
+    rejected: Sequence[tuple[object, object, str]]
+    #: Where the next chunk begins; None: there is none.
+    next_after: object = None
+
+
+@frozen(kw_only=True)
+class Opened:
+    campaign: Campaign
+    #: What was opened, as it stands in the database; None: some of it was there before.
+    conversations: tuple[Conversation, ...] | None
+
+
+async def open_chunk(
+    engine: Engine, campaign: Campaign, now: datetime, chunk: Chunk | None = None
+) -> Opened | None:
     """
-    Open the next chunk; the campaign as it then stands, or None where another was faster.
+    Open the next chunk, which may have been read before; None: another worker was faster.
 
     The request is answered before the campaign is marked as opened: an interrupted answer is
-    written again.
+    written again. A chunk read before is a whole request, whose first messages leave in this turn:
+    their mark carries all of it.
     """
-    request, store = campaign.batch_request_id, engine.store
-    page = await store.recipients(
-        request, campaign.recipients_from, after=campaign.opened_through, limit=CHUNK
-    )
-    if page is None:
+    request, store, at_once = campaign.batch_request_id, engine.store, chunk is not None
+    chunk = chunk or await _next_chunk(engine, campaign)
+    if chunk is None:
         gone = failed(campaign, "the batch request was gone before all was opened", now)
-        return await store.write_campaign(campaign, gone)
-    found, rejected = sort_out(page, campaign.template, engine.specs)
-    decided = await _decided(engine, campaign, found)
+        written = await store.write_campaign(campaign, gone)
+        return Opened(campaign=written, conversations=()) if written else None
+    decided = await _decided(engine, campaign, chunk.found)
     if decided is None:
         return None
     campaign, barred = decided
-    opened = []
-    for one in found:
+    opened, rejected = [], list(chunk.rejected)
+    for one in chunk.found:
         made = open_conversation(one, campaign, now)
         if made.id in barred:
             rejected.append((one.position, one.recipient.id, SUPPRESSED))
         else:
             opened.append(made)
-    for index, conflict in (await store.insert_conversations(opened)).items():
+    conflicts = await store.insert_conversations(opened)
+    for index, conflict in conflicts.items():
         if conflict is not Conflict.SAME:
             twin = opened[index]
             rejected.append((twin.position, twin.recipient.id, _CONFLICTS[conflict]))
     if rejected:
         await store.reject_recipients([_entry(campaign, *each) for each in rejected])
-    done = page.next_after is None
-    after = opened_through(campaign, page.next_after, now, done=done)
+    done = chunk.next_after is None
+    after = opened_through(campaign, chunk.next_after, now, done=done)
     if done:
         count, first = await _rejected(engine, campaign, rejected)
         after = evolve(after, counts=evolve(after.counts, rejected=count))
         await store.answer(
             Inbox.BATCH_REQUESTS, [(_raw_id(request), _accepted(after, count, first))], carried=True
         )
-    written = await store.write_campaign(campaign, after)
-    if written:
-        engine.changed.note(campaign.id)
-    return written
+    begins = at_once and any(one.due_at and one.due_at <= now for one in opened)
+    carried = begins and after.status is CampaignStatus.ACTIVE
+    written = await store.write_campaign(campaign, after, carried=carried)
+    if written is None:
+        return None
+    engine.changed.note(campaign.id)
+    there_before = Conflict.SAME in conflicts.values()
+    made_now = tuple(one for index, one in enumerate(opened) if index not in conflicts)
+    return Opened(campaign=written, conversations=None if there_before else made_now)
+
+
+async def _next_chunk(engine: Engine, campaign: Campaign) -> Chunk | None:
+    """Read the next chunk; None: the request is gone."""
+    page = await engine.store.recipients(
+        campaign.batch_request_id,
+        campaign.recipients_from,
+        after=campaign.opened_through,
+        limit=CHUNK,
+    )
+    return sort_out(page, campaign.template, engine.specs) if page else None
 
 
 async def _decided(
@@ -155,14 +194,8 @@ def _entry(
     )
 
 
-def sort_out(
-    page: RecipientPage, template: Template, channels: Mapping[str, ChannelSpec]
-) -> tuple[list[Candidate], list[tuple[object, object, str]]]:
-    """
-    Part recipients that can be led through the template from those that cannot.
-
-    The latter as (position, id as far as it is known, problem).
-    """
+def sort_out(page: RecipientPage, template: Template, channels: Mapping[str, ChannelSpec]) -> Chunk:
+    """Part recipients that can be led through the template from those that cannot."""
     found: list[Candidate] = []
     rejected: list[tuple[object, object, str]] = []
     for position, document, problem in page.recipients:
@@ -173,7 +206,7 @@ def sort_out(
             identity = document.get("id") if isinstance(document, Mapping) else None
             known = identity if isinstance(identity, str) else None
             rejected.append((position, known, "; ".join(checked)))
-    return found, rejected
+    return Chunk(found=found, rejected=rejected, next_after=page.next_after)
 
 
 def _checked(

@@ -8,8 +8,6 @@ While a campaign runs, a recount is lost with its worker, and its end makes up f
 something may still be written, a report say: that a recount follows is written to the campaign first.
 """
 
-from attrs import evolve
-
 from handlers.campaign import counted, recounted_at
 from handlers.scene import Scene
 from reactor.clock import TimeScale
@@ -17,6 +15,7 @@ from reactor.counting import Changed
 from reactor.engine import Engine
 from reactor.store.protocol import Store
 from schemas.campaign import Campaign
+from schemas.evolving import evolve
 from schemas.ids import CampaignId
 
 #: For the error of an estimated time.

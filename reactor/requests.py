@@ -3,17 +3,23 @@
 from collections.abc import Sequence
 from datetime import datetime
 
-from attrs import evolve
 from loguru import logger
 
 from handlers.opening import DUPLICATE_ADDRESS, DUPLICATE_ID, Candidate
 from handlers.request import Rejection, accept
+from reactor.batches import Fresh
 from reactor.campaigns import take_turn
 from reactor.engine import Engine
 from reactor.failures import fail_request
 from reactor.inbox import left_unanswered
-from reactor.opening import CHUNK, sort_out, who_is_barred
-from reactor.store.protocol import Inbox, RawDocument, RecipientPage, StoreUnavailableError
+from reactor.opening import CHUNK, Chunk, sort_out, who_is_barred
+from reactor.store.protocol import (
+    Inbox,
+    RawDocument,
+    RecipientPage,
+    Sight,
+    StoreUnavailableError,
+)
 from schemas.batch_request import BATCH_RECIPIENTS, BatchRequest, OnInvalidRecipient
 from schemas.campaign import Campaign, CampaignStatus
 from schemas.converter import (
@@ -23,11 +29,10 @@ from schemas.converter import (
     read_template,
 )
 from schemas.documents import decode, only_id
+from schemas.evolving import evolve
 from schemas.ids import AgentId, campaign_id
 from schemas.template import Template
 
-#: Recipients that are cheaper to check twice than a write is.
-FEW = 10
 #: Problems that are answered on a request.
 MAX_PROBLEMS = 100
 
@@ -35,29 +40,31 @@ MAX_PROBLEMS = 100
 async def take_request(engine: Engine, raw_id: RawDocument) -> None:
     """Accept or reject one request, if it still waits; a defect of ours is retried, then parked."""
     for raw in await engine.store.read(Inbox.BATCH_REQUESTS, [raw_id]):
-        now, existing = await _existing(engine, raw)
+        since = engine.clock.monotonic()
+        sight = await _sight(engine, raw)
+        engine.clock.note(sight.now)
         try:
-            if existing:
-                await _answer_again(engine, raw, existing)
+            if isinstance(sight.campaign, Campaign):
+                await _answer_again(engine, raw, sight.campaign)
             else:
-                await _decide(engine, raw, now)
+                await _decide(engine, raw, sight, since)
         except StoreUnavailableError:
             raise
         except Exception as error:  # noqa: BLE001 - one request stops no other
             logger.opt(exception=error).error("A batch request could not be processed")
             engine.telemetry.failed("", type(error).__name__)
-            await fail_request(engine, raw, type(error).__name__, now)
+            await fail_request(engine, raw, type(error).__name__, sight.now)
 
 
-async def _decide(engine: Engine, raw: RawDocument, now: datetime) -> None:
+async def _decide(engine: Engine, raw: RawDocument, sight: Sight, since: float) -> None:
     try:
         document = decode(raw.data)
         request = read_batch_request(document)
         template = await _template(engine, request)
-        campaign = await _accept(engine, request, template, now)
-        campaign = await _decided_at_once(engine, request, campaign)
+        campaign = await _accept(engine, request, template, sight.now)
+        campaign, chunk = await _decided_at_once(engine, request, campaign)
     except InvalidDocumentError as error:
-        await _reject(engine, raw, error.problems, now)
+        await _reject(engine, raw, error.problems, sight.now)
         return
     except NewerSchemaError:
         left_unanswered(Inbox.BATCH_REQUESTS)
@@ -65,35 +72,39 @@ async def _decide(engine: Engine, raw: RawDocument, now: datetime) -> None:
     link = (campaign.traceparent, campaign.tracestate)
     attributes = {"campaign_id": campaign.id, "campaign_type": campaign.type}
     with engine.telemetry.span("accept", parent=link, attributes=attributes):
-        await engine.store.insert_campaign(campaign)
+        fresh = None
+        if await engine.store.insert_campaign(campaign):
+            fresh = Fresh(sight=evolve(sight, campaign=campaign), since=since, chunk=chunk)
         # Straight on: a small campaign is opened, and its first messages leave, in this turn.
         turn = engine.turns.join(campaign.id)
         try:
-            await take_turn(engine, turn)
+            await take_turn(engine, turn, fresh)
         finally:
             engine.turns.done(turn)
 
 
-async def _decided_at_once(engine: Engine, request: BatchRequest, campaign: Campaign) -> Campaign:
-    """Decide who of a few recipients is barred before the campaign is there: opening saves a write."""
+async def _decided_at_once(
+    engine: Engine, request: BatchRequest, campaign: Campaign
+) -> tuple[Campaign, Chunk | None]:
+    """Part the recipients of a small request, and decide who is barred, before the campaign is there."""
     recipients = request.recipients
-    if recipients is None or len(recipients) > FEW:
-        return campaign
+    if recipients is None or len(recipients) > engine.batch_size:
+        return campaign, None
     page = RecipientPage(recipients=tuple((at, one, None) for at, one in enumerate(recipients)))
-    found, _ = sort_out(page, campaign.template, engine.specs)
-    return evolve(campaign, barred=await who_is_barred(engine, campaign, found))
+    chunk = sort_out(page, campaign.template, engine.specs)
+    barred = await who_is_barred(engine, campaign, chunk.found)
+    return evolve(campaign, barred=barred), chunk
 
 
-async def _existing(engine: Engine, raw: RawDocument) -> tuple[datetime, Campaign | None]:
-    """Read the time, and the campaign of a request that was accepted before or is being opened."""
+async def _sight(engine: Engine, raw: RawDocument) -> Sight:
+    """See the campaign of a request that was accepted before or is being opened, if there is one."""
     try:
         identity = decode(only_id(raw.data))["_id"]
     except InvalidDocumentError:
-        return await engine.store.now(), None
-    if not isinstance(identity, AgentId.__value__):
-        return await engine.store.now(), None
-    now, campaign = await engine.store.campaign(campaign_id(identity))
-    return now, campaign if isinstance(campaign, Campaign) else None
+        identity = None
+    if isinstance(identity, AgentId.__value__):
+        return await engine.store.sight(campaign_id(identity))
+    return Sight(now=await engine.store.now(), campaign=None, channels={})
 
 
 async def _answer_again(engine: Engine, raw: RawDocument, campaign: Campaign) -> None:
@@ -170,11 +181,11 @@ async def _recipient_problems(engine: Engine, campaign: Campaign) -> list[str]:
         )
         if page is None:
             break
-        found, rejected = sort_out(page, campaign.template, engine.specs)
-        problems.extend(f"{_where(campaign, at)}: {problem}" for at, _, problem in rejected)
+        chunk = sort_out(page, campaign.template, engine.specs)
+        problems.extend(f"{_where(campaign, at)}: {problem}" for at, _, problem in chunk.rejected)
         problems.extend(
             f"{_where(campaign, one.position)}: {problem}"
-            for one in found
+            for one in chunk.found
             for problem in _duplicate(one, seen)
         )
         after = page.next_after

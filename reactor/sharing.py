@@ -40,6 +40,8 @@ class Share:
     buckets: frozenset[int] | None = None
     #: Those of which it is the first to take over what is overdue.
     next_in_line: frozenset[int] = frozenset()
+    #: Until when it begins all of a campaign, for it has opened it.
+    _opened: dict[CampaignId, float] = field(factory=dict, init=False)
     _others: deque[tuple[float, Inbox, Hint]] = field(
         factory=lambda: deque(maxlen=MAX_HINTS), init=False
     )
@@ -53,6 +55,16 @@ class Share:
         ranks = {each: ranked(workers, each)[:2] for each in range(BUCKETS)}
         self.buckets = frozenset(each for each, (first, _) in ranks.items() if first == me)
         self.next_in_line = frozenset(each for each, (_, second) in ranks.items() if second == me)
+
+    def opened(self, campaign_id: CampaignId) -> None:
+        """Begin all of a campaign: until they look at it themselves, the others know nothing of it."""
+        now = self.monotonic()
+        self._opened = {each: until for each, until in self._opened.items() if until > now}
+        self._opened[campaign_id] = now + OVERDUE_SECONDS
+
+    def buckets_of(self, campaign_id: CampaignId) -> frozenset[int] | None:
+        """Say which of a campaign's are this worker's own; None: all of them."""
+        return None if self._opened.get(campaign_id, 0) > self.monotonic() else self.buckets
 
     @property
     def rest(self) -> frozenset[int]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from attrs import evolve, frozen
+from attrs import frozen
 from loguru import logger
 
 from handlers.campaign import reopened
@@ -16,6 +16,7 @@ from reactor.failures import fail, fail_update
 from reactor.inbox import Answers, read_updates
 from reactor.store.protocol import Applied, Batch, Change, Inbox, RawDocument
 from schemas.conversation import Conversation
+from schemas.evolving import evolve
 from schemas.message import LedgerEntry
 from schemas.update import ConversationUpdate
 
@@ -35,7 +36,8 @@ class Decided:
 
     @property
     def changed(self) -> bool:
-        return self.step.conversation != self.before
+        # Field by field, and what is the same object is not looked into.
+        return vars(self.step.conversation) != vars(self.before)
 
 
 @frozen(kw_only=True)

@@ -33,7 +33,8 @@ def normalise(kind: str, value: str) -> str:
         raise ValueError(f"expected an address of at most {MAX_ADDRESS} characters")
     if kind in NUMBERS:
         return _number(address)
-    if any(unicodedata.category(character) in _INVISIBLE for character in address):
+    plain = address.isascii() and address.isprintable()
+    if not plain and any(unicodedata.category(each) in _INVISIBLE for each in address):
         raise ValueError("expected an address without control characters")
     return _email(address) if kind == "email" else address
 
@@ -64,8 +65,10 @@ def is_address_key(text: str) -> bool:
 
 
 def _email(address: str) -> str:
-    # Lower case may come apart into letter and mark: composed again.
-    lowered = unicodedata.normalize("NFC", unicodedata.normalize("NFC", address).lower())
+    lowered = address.lower()
+    if not address.isascii():
+        # Lower case may come apart into letter and mark: composed again.
+        lowered = unicodedata.normalize("NFC", unicodedata.normalize("NFC", address).lower())
     if not _EMAIL.fullmatch(lowered):
         raise ValueError("expected an e-mail address like name@example.com")
     return lowered

@@ -53,7 +53,7 @@ class MessageCounts:
     cancelled: int = 0
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, slots=False)
 class Campaign:
     id: CampaignId
     batch_request_id: AgentId

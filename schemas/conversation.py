@@ -123,7 +123,7 @@ class Visit:
     thread: Thread | None = None
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, slots=False)
 class Slot:
     """The message that is being sent, with all that its rendering depends on and that could change."""
 
@@ -201,7 +201,7 @@ class HistoryEntry:
     by: AgentId
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, slots=False)
 class Conversation:
     id: ConversationId
     campaign_id: CampaignId

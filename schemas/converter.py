@@ -21,7 +21,7 @@ from schemas.problems import (
     refuse_newer,
     show,
 )
-from schemas.stored import from_document, to_document
+from schemas.stored import differing, from_document, spelled, to_document
 from schemas.strict import make_converter
 from schemas.template import Template
 from schemas.update import CampaignUpdate, CampaignUpdateKind, ConversationUpdate, UpdateKind
@@ -29,6 +29,7 @@ from schemas.update import CampaignUpdate, CampaignUpdateKind, ConversationUpdat
 __all__ = [
     "InvalidDocumentError",
     "NewerSchemaError",
+    "differing",
     "from_document",
     "read_batch_request",
     "read_campaign_update",
@@ -36,6 +37,7 @@ __all__ = [
     "read_recipient",
     "read_template",
     "refuse_newer",
+    "spelled",
     "to_document",
 ]
 

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import re
 from typing import NewType
 from uuid import UUID
 
@@ -19,6 +20,8 @@ ConversationId = NewType("ConversationId", str)
 SendKey = NewType("SendKey", str)
 
 BUCKETS = 256
+#: As `send_key` writes it: a message has one key, however many ways there are to write its number.
+_NUMBER = re.compile(r"0|[1-9][0-9]{0,8}")
 _CODEC: CodecOptions[dict[str, object]] = CodecOptions(
     uuid_representation=UuidRepresentation.STANDARD
 )
@@ -36,6 +39,15 @@ def conversation_id(request: AgentId, recipient: str) -> ConversationId:
 
 def send_key(conversation: ConversationId, stage: str, n: int) -> SendKey:
     return SendKey(f"{conversation}/{stage}/{n}")
+
+
+def read_send_key(conversation: ConversationId, key: str) -> tuple[str, int] | None:
+    """Give the stage and the n of a send key; None: it is no key of this conversation's."""
+    owner, _, rest = key.partition("/")
+    stage, _, number = rest.partition("/")
+    if owner != conversation or not stage or not _NUMBER.fullmatch(number):
+        return None
+    return stage, int(number)
 
 
 def bucket(conversation: ConversationId) -> int:

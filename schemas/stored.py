@@ -7,6 +7,7 @@ Fields it does not know are passed over, so that an older worker reads what a ne
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from enum import StrEnum
+from functools import cache
 from typing import Any, get_origin
 
 import attrs
@@ -42,17 +43,55 @@ def to_document(document: AttrsInstance) -> dict[str, Any]:
     return written
 
 
+def differing[T: AttrsInstance](before: T, after: T) -> dict[str, Any]:
+    """Give the fields that are others than before, by name. For classes that keep a `__dict__`."""
+    present = vars(before)
+    return {
+        name: new
+        for name, new in vars(after).items()
+        # Most are the same object: a changed copy shares what was not changed.
+        if new is not present[name] and new != present[name]
+    }
+
+
+def spelled(cls: type[AttrsInstance], fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Give fields of a class by their names, and as they stand, in documents."""
+    writers = _writers(cls)
+    written = {}
+    for name, value in fields.items():
+        wire, write = writers[name]
+        written[wire] = write(value)
+    return written
+
+
+@cache
+def _writers(cls: type[AttrsInstance]) -> Mapping[str, tuple[str, Hook]]:
+    """Give each field's name in documents, and what writes it."""
+    wires = wire_names(cls)
+    return {
+        each.name: (wires[each.name], _CONVERTER.get_unstructure_hook(each.type))
+        for each in attrs.fields(attrs.resolve_types(cls))
+    }
+
+
 def from_document[T](cls: type[T], document: Mapping[str, Any]) -> T:
     """Read a document that `to_document` made. InvalidDocumentError: it did not make this one."""
     try:
         return _CONVERTER.structure(document, cls)
-    except Exception as error:  # noqa: BLE001 -- whatever it is, it is about this document
+    except Exception:  # noqa: BLE001 -- whatever it is, it is about this document
+        return _with_problems(cls, document)
+
+
+def _with_problems[T](cls: type[T], document: Mapping[str, Any]) -> T:
+    """Read it again, by a converter that is slower and names the path of a fault."""
+    try:
+        return _NAMING.structure(document, cls)
+    except Exception as error:  # noqa: BLE001 -- as above
         raise InvalidDocumentError(problems_of(error, "$")) from None
 
 
-def _make_converter() -> Converter:
-    # detailed_validation costs nothing measurable, and names the path of a fault.
-    converter = Converter(detailed_validation=True, unstruct_collection_overrides={tuple: list})
+def _make_converter(*, naming: bool) -> Converter:
+    converter = Converter(detailed_validation=naming, unstruct_collection_overrides={tuple: list})
     values.register_scalars(converter)
     converter.register_structure_hook_factory(attrs.has, _class_reader)
     converter.register_structure_hook_factory(_is_tuple, _tuple_reader)
@@ -106,4 +145,4 @@ def _stands_as_it_is(kind: Any) -> bool:
     return kind in {str, int, float, bool, datetime, object} or is_id(kind) or _is_mapping(kind)
 
 
-_CONVERTER = _make_converter()
+_CONVERTER, _NAMING = _make_converter(naming=False), _make_converter(naming=True)

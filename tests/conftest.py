@@ -6,13 +6,17 @@ import time
 from contextlib import contextmanager
 
 import pytest
-from hypothesis import settings
+from hypothesis import Phase, settings
 from pymongo import MongoClient
 
 from reactor.embedded import embedded_server_sync, find_mongod
 
 settings.register_profile("ci", derandomize=True, max_examples=40, deadline=None)
 settings.register_profile("long", max_examples=2000, deadline=None)
+# Whether a mutant is noticed is all that is asked: to find its smallest case takes a minute.
+settings.register_profile(
+    "mutants", settings.get_profile("ci"), phases=[Phase.explicit, Phase.generate]
+)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 IMAGE = "mongo:8.0"

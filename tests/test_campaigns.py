@@ -390,10 +390,14 @@ class TestOpening:
         ],
     )
     def test_through(self, given, done, changes):
-        """How far the opening has come is noted; once all is opened, what is pending is active."""
-        before = made(opened=False, **given)
+        """
+        How far the opening has come is noted; who of the next chunk is barred is not known yet.
+
+        Once all is opened, what is pending is active.
+        """
+        before = made(opened=False, barred=("c",), **given)
         after = opened_through(before, 500, NOW, done=done)
-        assert after == evolve(before, opened_through=500, opened=done, **changes)
+        assert after == evolve(before, opened_through=500, opened=done, barred=None, **changes)
 
     def test_takes_its_time(self):
         """A campaign whose time comes while it is being opened starts when it is."""
@@ -540,6 +544,14 @@ def test_failed(given):
     before = CAMPAIGNS[given]
     assert failed(before, "the request is gone", NOW) == evolve(
         before, status=S.FAILED, opened=True, last_error="the request is gone", due_at=NOW
+    )
+
+
+def test_failed_after_its_end():
+    """One that had closed all of its conversations is due when another one may be open."""
+    before = made(status=S.CANCELLED, all_closed=True, open_until=START)
+    assert failed(before, "gone", NOW) == evolve(
+        before, status=S.FAILED, last_error="gone", due_at=START
     )
 
 

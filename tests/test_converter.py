@@ -31,12 +31,14 @@ from schemas.converter import (
     MAX_REPLY_TEXT,
     InvalidDocumentError,
     NewerSchemaError,
+    differing,
     from_document,
     read_batch_request,
     read_campaign_update,
     read_conversation_update,
     read_recipient,
     read_template,
+    spelled,
     to_document,
 )
 from schemas.documents import CODEC, decode
@@ -765,6 +767,18 @@ def test_comes_back(cls, data):
     """Every document of ours survives MongoDB as it was."""
     made = data.draw(objects(cls))
     assert from_document(cls, through_bson(made)) == made
+
+
+@pytest.mark.parametrize("cls", [Campaign, Conversation], ids=lambda cls: cls.__name__)
+@given(data=st.data())
+def test_changes_are_spelled_as_in_the_whole(cls, data):
+    """What differs, and nothing else: by their names in documents."""
+    before, after = data.draw(objects(cls)), data.draw(objects(cls))
+    old, new = to_document(before), to_document(after)
+    assert spelled(cls, differing(before, after)) == {
+        name: value for name, value in new.items() if value != old[name]
+    }
+    assert differing(before, evolve(before)) == {}
 
 
 def test_spelling():

@@ -124,10 +124,10 @@ async def test_a_campaign_that_cannot_be_worked_on_fails_alone(world, monkeypatc
     """It is tried again, then ended with its error; the campaign beside it does not notice."""
     open_chunk = reactor.campaigns.open_chunk
 
-    async def poisoned(engine, campaign, now):
+    async def poisoned(engine, campaign, *rest):
         if campaign.batch_request_id == "poison":
             raise ZeroDivisionError
-        return await open_chunk(engine, campaign, now)
+        return await open_chunk(engine, campaign, *rest)
 
     monkeypatch.setattr(reactor.campaigns, "open_chunk", poisoned)
     world.request = "poison"

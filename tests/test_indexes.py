@@ -6,7 +6,7 @@ from itertools import product
 import bson
 import pytest
 from attrs import evolve
-from pymongo import AsyncMongoClient, monitoring
+from pymongo import AsyncMongoClient
 
 from reactor.clock import TimeScale
 from reactor.indexes import INDEXES, ensure_indexes, index_plan, missing_indexes
@@ -25,33 +25,9 @@ from schemas.conversation import ConversationStatus, SlotState, WaitingFor
 from schemas.hand_off import ChannelSpec
 from schemas.message import LedgerEntry, MessageStatus, Suppression
 from tests.builders import DAY, NOW, REQUEST, campaign, conversation, slot
+from tests.explain import Explainable, collection_scans, explained, stages_of
 
 MINUTE = timedelta(minutes=1)
-COMMANDS = {"find", "aggregate", "update", "count", "delete"}
-
-
-class Explainable(monitoring.CommandListener):
-    """Keeps the commands that read, as they were sent."""
-
-    def __init__(self):
-        self.kept = []
-
-    def started(self, event):
-        """Keep one; `$`-fields and what belongs to the session are not for `explain`."""
-        if event.command_name in COMMANDS:
-            foreign = ("lsid", "txnNumber", "readConcern", "writeConcern", "maxTimeMS")
-            command = {
-                name: value
-                for name, value in event.command.items()
-                if name not in foreign and not name.startswith("$")
-            }
-            self.kept.append(command)
-
-    def succeeded(self, event):
-        """Nothing to note."""
-
-    def failed(self, event):
-        """Nothing to note."""
 
 
 @pytest.fixture
@@ -207,39 +183,6 @@ async def use_writes(store):
     assert await store.removable(NOW, limit=3)
     while await store.remove(campaign(), limit=50):
         pass
-
-
-def stages_of(plan):
-    """Give the names of all stages of a plan, wherever they are nested."""
-    if isinstance(plan, dict):
-        own = [plan["stage"]] if isinstance(plan.get("stage"), str) else []
-        return own + [
-            name
-            for key, value in plan.items()
-            if key != "rejectedPlans"
-            for name in stages_of(value)
-        ]
-    if isinstance(plan, list):
-        return [name for value in plan for name in stages_of(value)]
-    return []
-
-
-def collection_scans(plan):
-    """Add up what `$lookup` and `$unionWith` say of what they read."""
-    if isinstance(plan, dict):
-        own = plan.get("collectionScans", 0)
-        return int(own) + sum(collection_scans(value) for value in plan.values())
-    if isinstance(plan, list):
-        return sum(collection_scans(value) for value in plan)
-    return 0
-
-
-def explained(command):
-    """Give the commands that explain one: an `update` has many statements, `explain` takes one."""
-    for statements in ("updates", "deletes"):
-        if statements in command:
-            return [{**command, statements: [each]} for each in command[statements]]
-    return [command]
 
 
 async def test_every_query_is_a_scan_of_an_index(store, database, kept):

@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 from io import StringIO
 from types import MappingProxyType
+from zoneinfo import ZoneInfo
 
 import pytest
 from liquid.exceptions import UndefinedError
@@ -20,7 +21,7 @@ from handlers.liquid_environment import (
     make_environment,
 )
 from handlers.liquid_filters import MAX_OUTPUT, RefusedError, date, select, uniq
-from handlers.rendering import check_template, render
+from handlers.rendering import check_template, render, shown
 
 NOW = datetime(2026, 11, 23, 22, 30, tzinfo=UTC)
 
@@ -28,7 +29,7 @@ NOW = datetime(2026, 11, 23, 22, 30, tzinfo=UTC)
 def scope(size=1, *, escape=Escape.PLAIN, **values):
     """Make the context of a rendering of a template of this size, with these values."""
     template = make_environment(escape).from_string("")
-    return MessageContext(template, values, size=size, now=NOW, zone="Europe/Berlin")
+    return MessageContext(template, values, size=size, now=NOW, zone=ZoneInfo("Europe/Berlin"))
 
 
 def refused(act, *values):
@@ -234,7 +235,7 @@ def test_range(start, stop, numbers):
 def test_blocks():
     """So many blocks may stand within each other, and can be rendered; one more is refused."""
     source = "{% for i in (1..1) %}" * MAX_BLOCKS + "a" + "{% endfor %}" * MAX_BLOCKS
-    assert render(source, {}, now=NOW, zone="UTC", escape=Escape.PLAIN) == "a"
+    assert render(source, shown({}, "UTC"), now=NOW, escape=Escape.PLAIN) == "a"
     (problem,) = check_template("{% if true %}" + source + "{% endif %}")
     assert problem.startswith("block nesting limit reached (line 1, column ")
 

@@ -120,10 +120,13 @@ class Commands(monitoring.CommandListener):
     def __init__(self):
         """Begin with none."""
         self.names = []
+        #: With the collection of each.
+        self.sent = []
 
     def started(self, event):
         """Count it."""
         self.names.append(event.command_name)
+        self.sent.append((event.command_name, event.command[event.command_name]))
 
     def succeeded(self, event):
         """Nothing to do."""
@@ -150,6 +153,38 @@ async def test_an_idle_worker_asks_for_nothing_but_the_stream(run):
     counts = Counter(counted)
     assert set(counts) == {"getMore", "update", "aggregate"}
     assert max(counts.values()) <= 7
+
+
+async def test_a_request_for_one_is_few_commands_from_its_first_message(run):
+    """What the request said, and what was written a moment ago, is not read again."""
+    commands = Commands()
+    monitoring.register(commands)
+    try:
+        async with run(POLLING_INTERVAL_SECONDS="3600") as world:
+            # The sweep at its start is over.
+            await world.until(lambda: ("aggregate", "campaigns") in commands.sent)
+            commands.sent.clear()
+            world.database.batch_requests.insert_one(batch_request_document(1))
+            await world.until(lambda: len(world.lines()) == 1)
+            sent = list(commands.sent)
+    finally:
+        monitoring._LISTENERS.command_listeners.remove(commands)
+    several = 1
+    until_handed_off = [
+        ("find", "batch_requests"),
+        ("aggregate", several),
+        ("find", "suppressions"),
+        ("insert", "campaigns"),
+        ("insert", "conversations"),
+        ("update", "batch_requests"),
+        ("update", "campaigns"),
+        ("aggregate", "conversation_updates"),
+        ("update", "conversations"),
+        ("aggregate", several),
+        ("aggregate", several),
+    ]
+    ours = [one for one in sent if one[0] != "getMore" and one[1] != "workers"]
+    assert ours[: len(until_handed_off)] == until_handed_off
 
 
 async def test_a_campaign_ends_with_its_last_message(run):

@@ -6,19 +6,20 @@ The list of suppressions changes meanwhile, or updates were there before the con
 
 import pytest
 
-from reactor.requests import FEW
 from schemas.hand_off import OnUnknown
 from tests.builders import batch_request_document, recipient_document, update_document
 from tests.invariants import accounting
 from tests.machine import Fault, Floor, Shift
 from tests.witness import MemoryDatabase
 
+#: Of up to so many recipients, all are read and sorted out with the request.
+BATCH = 10
 SUPPRESSION = {"_id": "email:r0@example.com", "reason": "asked by phone"}
 
 
 def opened(count, when, seed, shifts):
     """Open a campaign, and let the suppression come at a call of the workers."""
-    world = Floor(policy=OnUnknown.RESEND, batch_size=50, workers=2)
+    world = Floor(policy=OnUnknown.RESEND, batch_size=BATCH, workers=2)
     recipients = [recipient_document(f"r{n}") for n in range(count)]
     world.store.insert("batch_requests", batch_request_document(recipients, _id="q"))
     world.loop.agenda.append((when, lambda: world.store.insert("suppressions", SUPPRESSION)))
@@ -35,7 +36,7 @@ def opened(count, when, seed, shifts):
 
 
 @pytest.mark.parametrize(
-    ("count", "calls"), [(FEW, range(3, 20)), (FEW + 1, range(15, 30))], ids=["few", "more"]
+    ("count", "calls"), [(BATCH, range(3, 20)), (BATCH + 1, range(15, 30))], ids=["few", "more"]
 )
 def test_whoever_opens_a_recipient_it_is_decided_once(count, calls):
     """At any call, in orders of which each was once a way to be there twice, and after a death."""

@@ -27,6 +27,7 @@ from handlers.rendering import (
     lacking_variables,
     render,
     render_header,
+    shown,
 )
 
 NOW = datetime(2026, 11, 23, 22, 30, 15, 7000, tzinfo=UTC)
@@ -73,15 +74,15 @@ def _nothing_kept():
     ENVIRONMENTS.update({escape: make_environment(escape) for escape in Escape})
 
 
-def shown(source, *, zone="Europe/Berlin", escape=Escape.PLAIN, context=CONTEXT):
+def rendered(source, *, zone="Europe/Berlin", escape=Escape.PLAIN, context=CONTEXT):
     """Render with what the tests of this module share."""
-    return render(source, context, now=NOW, zone=zone, escape=escape)
+    return render(source, shown(context, zone), now=NOW, escape=escape)
 
 
 def refused(source, **named):
     """Return the message of the error, which never quotes a recipient."""
     with pytest.raises(RenderError) as caught:
-        shown(source, **named)
+        rendered(source, **named)
     assert SECRET not in str(caught.value)
     return str(caught.value)
 
@@ -133,7 +134,7 @@ def refused(source, **named):
 )
 def test_rendered(source, text):
     """A text is rendered as Liquid has it, characters of every script unchanged."""
-    assert shown(source) == text
+    assert rendered(source) == text
 
 
 @pytest.mark.parametrize(
@@ -170,7 +171,7 @@ def test_rendered(source, text):
 )
 def test_times(source, text):
     """Times are shown in the recipient's zone, and `now` is the one given."""
-    assert shown(source) == text
+    assert rendered(source) == text
 
 
 def test_zone_of_each_rendering():
@@ -178,7 +179,7 @@ def test_zone_of_each_rendering():
     source = "{% for i in (1..50) %}{{ now | date: '%H' }}{% endfor %}"
     with ThreadPoolExecutor(8) as pool:
         zones = ["UTC", "Asia/Tokyo"] * 50
-        texts = list(pool.map(lambda zone: shown(source, zone=zone), zones))
+        texts = list(pool.map(lambda zone: rendered(source, zone=zone), zones))
     assert texts == ["22" * 50, "07" * 50] * 50
 
 
@@ -204,12 +205,12 @@ def test_zone_of_each_rendering():
 )
 def test_html(source, text):
     """In HTML the text of the template is markup, and whatever a recipient brought is not."""
-    assert shown(source, escape=Escape.HTML) == text
+    assert rendered(source, escape=Escape.HTML) == text
 
 
 def test_plain_is_not_escaped():
     """A plain text shows a value as it is."""
-    assert shown("{{ recipient.html }}") == RECIPIENT["html"]
+    assert rendered("{{ recipient.html }}") == RECIPIENT["html"]
 
 
 @pytest.mark.parametrize(
@@ -229,7 +230,7 @@ def test_plain_is_not_escaped():
 )
 def test_missing_is_false_and_has_a_default(source, text):
     """What a recipient lacks may be tested, and replaced by a default."""
-    assert shown(source) == text
+    assert rendered(source) == text
 
 
 @pytest.mark.parametrize(
@@ -326,7 +327,7 @@ def test_unknown_zone_and_unreadable_time():
     with pytest.raises(
         RenderError, match=r"cannot be rendered \(ZoneInfoNotFoundError\)"
     ) as caught:
-        shown("x", zone="No/Where")
+        rendered("x", zone="No/Where")
     assert caught.value.__cause__ is None
     ends = {"recipient": {"at": datetime.max.replace(tzinfo=timezone(-timedelta(hours=5)))}}
     assert refused("x", context=ends) == "cannot be rendered (OverflowError)"
@@ -336,7 +337,7 @@ def test_header_is_one_line():
     """Nothing a recipient brings ends the line of a header."""
     name = "Ann\r\nBcc: x@example.com\x00\x85\u2028 Lee\t"
     context = {"recipient": {"name": name}}
-    text = render_header(" Hi {{ recipient.name }}\n", context, now=NOW, zone="UTC")
+    text = render_header(" Hi {{ recipient.name }}\n", shown(context, "UTC"), now=NOW)
     assert text == "Hi Ann Bcc: x@example.com  Lee"
 
 
@@ -548,7 +549,7 @@ def test_lacking_in_several_texts():
 def test_who_lacks_nothing_can_be_rendered(source, recipient):
     """A recipient accepted today is not refused weeks later."""
     if not lacking_variables([source], recipient):
-        shown(source, context={"recipient": recipient})
+        rendered(source, context={"recipient": recipient})
 
 
 def doubled(operation, times=40):
@@ -649,11 +650,11 @@ def test_bombs_fail_small(name):
 
 def test_limits_do_not_hinder():
     """A long text, and a table of some hundred rows, stay far below the limits."""
-    assert len(shown("a" * MAX_SOURCE)) == MAX_SOURCE
+    assert len(rendered("a" * MAX_SOURCE)) == MAX_SOURCE
     rows = {"recipient": {"rows": [{"n": n, "name": "x" * 40} for n in range(400)]}}
     row = "<tr><td>{{ row.n | plus: 1 }}</td><td>{{ row.name | escape }}</td></tr>"
     source = "{{ 'x' | upcase }}" * 50 + "{% for row in recipient.rows %}" + row + "{% endfor %}"
-    assert shown(source, context=rows).endswith(f"<tr><td>400</td><td>{'x' * 40}</td></tr>")
+    assert rendered(source, context=rows).endswith(f"<tr><td>400</td><td>{'x' * 40}</td></tr>")
 
 
 def test_limits_are_named():
@@ -667,7 +668,7 @@ def test_limits_are_named():
 def test_variables_may_be_assigned_again():
     """Only what the variables hold at once is counted, so a loop may build up a text."""
     append = "{% for i in (1..1000) %}{% assign s = s | append: 'abcdefgh' %}{% endfor %}"
-    assert shown("{% assign s = '' %}" + append + "{{ s | size }}") == "8000"
+    assert rendered("{% assign s = '' %}" + append + "{{ s | size }}") == "8000"
 
 
 def test_compiled_once():
@@ -675,16 +676,16 @@ def test_compiled_once():
     source = "{{ recipient.first_name }} compiled once"
     before = _compiled.cache_info().misses
     for _ in range(3):
-        shown(source)
+        rendered(source)
         check_template(source)
         lacking_variables([source], RECIPIENT)
-        shown(source, escape=Escape.HTML)
+        rendered(source, escape=Escape.HTML)
     assert _compiled.cache_info().misses == before + 2
 
 
 PROGRAM = """
 from datetime import UTC, datetime
-from handlers.rendering import Escape, render
+from handlers.rendering import Escape, render, shown
 recipient = {
     "tags": ["x", "y"],
     "rows": [{"b": 1}, {}],
@@ -697,7 +698,7 @@ source = '''{{ recipient.tags | uniq }} {{ recipient.rows | map: 'b' | append: '
 {{ recipient.at }}
 {% for i in recipient.d %}{{ i }}{{ forloop.first }}{% endfor %}{{ 0.1 | times: 3 }}{{ empty }}'''
 now = datetime(2026, 11, 23, tzinfo=UTC)
-print(render(source, {"recipient": recipient}, now=now, zone="Asia/Tokyo", escape=Escape.HTML))
+print(render(source, shown({"recipient": recipient}, "Asia/Tokyo"), now=now, escape=Escape.HTML))
 """
 
 
@@ -741,7 +742,7 @@ def test_any_text(source, escape):
 
     def outcome():
         try:
-            return shown(source, escape=escape)
+            return rendered(source, escape=escape)
         except RenderError as error:
             return error.args
 
@@ -756,7 +757,7 @@ def test_any_value(value):
     """A value is shown as it is, in HTML never as markup, in a header on one line."""
     context = {"recipient": {"v": value}}
     source = "{{ recipient.v }}"
-    assert shown(source, context=context) == value
-    assert not {"<", ">", '"', "'"} & set(shown(source, context=context, escape=Escape.HTML))
-    header = render_header(source, context, now=NOW, zone="UTC")
+    assert rendered(source, context=context) == value
+    assert not {"<", ">", '"', "'"} & set(rendered(source, context=context, escape=Escape.HTML))
+    header = render_header(source, shown(context, "UTC"), now=NOW)
     assert header.splitlines() in ([], [header])

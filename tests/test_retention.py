@@ -16,7 +16,7 @@ from reactor.cli.commands import reactor as commands
 from schemas.campaign import CampaignStatus
 from schemas.hand_off import OnUnknown
 from schemas.ids import conversation_id
-from schemas.transition import Reason, Suppress
+from schemas.transition import Answer, Reason, Suppress
 from schemas.update import Bounce, CampaignUpdate, CampaignUpdateKind, UpdateStatus
 from tests.builders import (
     DAY,
@@ -71,13 +71,16 @@ def test_the_marks():
 
 @pytest.mark.parametrize("kind", CampaignUpdateKind)
 def test_an_order_comes_too_late(kind):
-    """Nothing is opened again whose conversations have left."""
+    """Nothing is opened again whose conversations have left; each order is answered."""
     leaving = campaign(**OVER, removing_since=NOW)
-    order = CampaignUpdate(id="o", campaign_id=leaving.id, kind=kind, at=NOW)
-    transition = step(leaving, [order], NOW)
+    orders = [
+        CampaignUpdate(id=identity, campaign_id=leaving.id, kind=kind, at=NOW)
+        for identity in ("o1", "o2")
+    ]
+    transition = step(leaving, orders, NOW)
     assert transition.campaign == leaving
-    ((identity, answer),) = transition.answers
-    assert (identity, answer.status, answer.reason) == ("o", UpdateStatus.IGNORED, Reason.REMOVED)
+    late = Answer(status=UpdateStatus.IGNORED, reason=Reason.REMOVED)
+    assert transition.answers == (("o1", late), ("o2", late))
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,21 @@ def test_one_that_leaves_moves_no_bucket_but_its_own():
         assert share.buckets == before[worker].buckets | moved
 
 
+def test_what_one_has_opened_it_begins_until_the_others_look():
+    """All of it, whoever's it is; of other campaigns its own share."""
+    time = [100.0]
+    share = Share(lambda: time[0])
+    share.among("a", {"a", "b"})
+    share.opened(campaign_id("q1"))
+    time[0] += OVERDUE_SECONDS / 2
+    share.opened(campaign_id("q2"))
+    assert share.buckets_of(campaign_id("q1")) is None
+    assert share.buckets_of(campaign_id("q3")) == share.buckets
+    time[0] += OVERDUE_SECONDS / 2
+    assert share.buckets_of(campaign_id("q1")) == share.buckets
+    assert share.buckets_of(campaign_id("q2")) is None
+
+
 def test_one_that_is_not_known_yet_shares_with_nobody():
     """A worker that has not heard of itself is among the others all the same."""
     share = Share()

@@ -1023,6 +1023,24 @@ async def test_loading_brings_the_updates_of_the_batch(world):
     assert texts(batch.updates) == ["undecodable", "first", "second", "undated", "later"]
 
 
+async def test_what_was_just_opened_is_not_read_again(world):
+    """Only the updates that wait for it; what else is due or named is for another turn."""
+    mine, other = conversation("r0"), conversation("r1")
+    await world.store.insert_conversations([mine, other])
+    await world.put(
+        UPDATES,
+        {"_id": "early", "conversation_id": mine.id},
+        {"_id": "put off", "conversation_id": mine.id, "due_at": NOW + MINUTE},
+        {"_id": "of another", "conversation_id": other.id},
+    )
+    opened = (evolve(mine, stage="as it is given"),)
+    batch = await world.store.load(order(opened=opened))
+    assert batch.conversations == opened
+    assert texts(batch.updates) == ["early"]
+    assert (batch.full, batch.queued, batch.broken) == (False, {}, ())
+    assert (await world.store.load(order(opened=()))).conversations == ()
+
+
 @pytest.mark.parametrize("request_id", IDS)
 async def test_updates_by_request_and_recipient(world, request_id):
     """Whatever the type of the request's `_id`."""

@@ -72,6 +72,10 @@ IN_DOUBT = {
 LEFT = MINUTE / 2  #: of the lease of a message in flight
 KEY = f"{conversation().id}/intro"
 ADDRESS = "email:r0@example.com"
+#: Two messages are older than its last one.
+THIRD = evolve(
+    awaiting(), message_count=3, last_message=MessageRef(stage="intro", n=2, channel="email")
+)
 TWO = recipient(address={"email": "R0@example.com", "sms": "+49 151 12345678"})
 BOTH = (channel("email"), channel("sms"))
 
@@ -621,6 +625,31 @@ REPORTS = [
         update(DELIVERED, message_id="0"),
         "ignored: no_such_message",
     ),
+    *(
+        case(
+            f"no_such_message: {name}",
+            given,
+            update(DELIVERED, message_id=f"{conversation().id}/{key}"),
+            "ignored: no_such_message",
+        )
+        for name, given, key in (
+            ("no stage of its template", THIRD, "other/0"),
+            ("a number after its last", THIRD, "demo/3"),
+            ("no stage", THIRD, "/0"),
+            ("a stage too many", THIRD, "intro/demo/0"),
+            ("a zero too many", THIRD, "intro/00"),
+            ("a number in other digits", THIRD, "intro/\u0660"),
+            ("the number of its last message, another stage", THIRD, "demo/2"),
+            ("the number of the one in flight, another stage", sending(awaiting()), "demo/1"),
+        )
+    ),
+    case(
+        "reported: an older one",
+        THIRD,
+        update(DELIVERED, message_id=f"{conversation().id}/demo/1"),
+        "applied: reported",
+        effects=(("delivered", 1),),
+    ),
 ]
 
 BOUNCES = [
@@ -661,6 +690,13 @@ BOUNCES = [
         "suppressed: after the end",
         ended(),
         update("bounced"),
+        "applied: suppressed",
+        effects=(("bounced", 0), ("suppress", ADDRESS)),
+    ),
+    case(
+        "suppressed: an older one, after the end",
+        evolve(ended(), message_count=3, last_message=THIRD.last_message),
+        update("bounced", message_id=f"{KEY}/0"),
         "applied: suppressed",
         effects=(("bounced", 0), ("suppress", ADDRESS)),
     ),
@@ -734,6 +770,15 @@ OPT_OUTS = [
     case(
         "completed where the channels have changed: all addresses, to be sure",
         pending(recipient=TWO, address_keys=BOTH_KEYS),
+        update("opted_out"),
+        "applied: completed",
+        at=scene(channels=[channel("email", address_kind="post")]),
+        **ends("opted_out"),
+        effects=(("suppress", ADDRESS), ("suppress", NUMBER)),
+    ),
+    case(
+        "completed where the channel last written to has changed: all addresses, too",
+        awaiting(recipient=TWO, address_keys=BOTH_KEYS),
         update("opted_out"),
         "applied: completed",
         at=scene(channels=[channel("email", address_kind="post")]),

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from attrs import define, evolve, field
+from attrs import define, field
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.read_concern import ReadConcern
 
@@ -25,6 +25,7 @@ from reactor.store.protocol import BrokenDocument, Scope
 from schemas.campaign import Campaign
 from schemas.converter import InvalidDocumentError, from_document
 from schemas.documents import CODEC
+from schemas.evolving import evolve
 from schemas.finding import Finding, Invariant, SeenConversation, SeenEntry
 from schemas.ids import CampaignId, ConversationId, SendKey
 

@@ -1,7 +1,5 @@
 """What a person means by a dead letter: an id of whatever kind, or KIND:ID."""
 
-from attrs import evolve
-
 from reactor.cli.failure import NotFoundFailure
 from reactor.cli.find import ambiguous, find_conversations, request_ids
 from reactor.cli.held import FIELDS as HELD_FIELDS
@@ -21,6 +19,7 @@ from reactor.cli.letters import (
 from reactor.cli.output import text
 from reactor.cli.session import Document, Session
 from schemas.conversation import ConversationStatus
+from schemas.evolving import evolve
 
 _CONVERSATION = HELD_FIELDS | dict.fromkeys(FAILED_FIELDS, 1)
 

@@ -8,7 +8,7 @@ again. Nothing here reserves, sends, cancels or forgets a message.
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
 
-from attrs import evolve, frozen
+from attrs import frozen
 
 from handlers.atom import settled
 from handlers.campaign import counted, reopened
@@ -21,6 +21,7 @@ from reactor.store.places import rejected_id
 from reactor.store.protocol import Change
 from schemas.campaign import Campaign, CampaignStatus
 from schemas.conversation import Conversation
+from schemas.evolving import evolve
 from schemas.finding import Finding, Invariant, Remedy
 
 S = CampaignStatus

@@ -1,10 +1,9 @@
 """What the parts of the MongoDB store share: the database, its time, and reading raw documents."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from attrs import evolve
 from bson.codec_options import CodecOptions
 from bson.raw_bson import RawBSONDocument
 from pymongo import ReadPreference, WriteConcern
@@ -19,6 +18,7 @@ from reactor.store.raw import glance
 from reactor.store.templates import Templates
 from schemas.campaign import Campaign
 from schemas.channel import ChannelState
+from schemas.conversation import Conversation
 from schemas.converter import (
     InvalidDocumentError,
     NewerSchemaError,
@@ -26,7 +26,8 @@ from schemas.converter import (
     refuse_newer,
 )
 from schemas.documents import CODEC, decode
-from schemas.ids import CampaignId
+from schemas.evolving import evolve
+from schemas.ids import CampaignId, ConversationId
 from schemas.template import Template
 
 type Document = dict[str, Any]
@@ -123,6 +124,12 @@ class MongoBase:
             return state
         full_at = self._read_time(datetime.fromtimestamp(bucket / 1_000, UTC))
         return evolve(state, tokens_from=full_at)
+
+    async def _of_ids(self, ids: Collection[ConversationId]) -> tuple[Conversation, ...]:
+        if not ids:
+            return ()
+        raws = await self._find("conversations", {"_id": {"$in": list(ids)}})
+        return tuple(read_each(Conversation, raws)[0])
 
     async def _insert_new(
         self, database: AsyncDatabase[Document], collection: str, documents: Sequence[Document]

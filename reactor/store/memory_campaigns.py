@@ -5,8 +5,6 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-from attrs import evolve
-
 from reactor.store.base import broken
 from reactor.store.memory_channels import MemoryChannels
 from reactor.store.memory_documents import Fields, Stored
@@ -17,6 +15,7 @@ from schemas.campaign import Campaign, CampaignStatus, Counts, MessageCounts
 from schemas.conversation import ConversationStatus, SlotState
 from schemas.converter import InvalidDocumentError, NewerSchemaError
 from schemas.documents import decode
+from schemas.evolving import evolve
 from schemas.ids import CampaignId
 from schemas.problems import SCHEMA_VERSION
 

@@ -5,13 +5,12 @@ from collections.abc import Mapping
 from contextlib import suppress
 from datetime import datetime, timedelta
 
-from attrs import evolve
-
 from reactor.store.memory_base import MemoryBase
 from reactor.store.mongo_channels import EPSILON, FIELDS
 from reactor.store.protocol import Tokens
 from schemas.channel import Alert, ChannelState
 from schemas.converter import InvalidDocumentError, from_document, to_document
+from schemas.evolving import evolve
 from schemas.hand_off import ChannelSpec
 
 

@@ -5,8 +5,6 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from attrs import evolve
-
 from reactor.store.base import read_each
 from reactor.store.ledgering import GOT, merged, noted_problem, other, read_unanswered, stub
 from reactor.store.memory_base import earliest, is_about, is_unanswered, raws_of
@@ -31,6 +29,7 @@ from reactor.store.protocol import (
 from schemas.campaign import Campaign
 from schemas.conversation import MAX_HISTORY, Conversation, ConversationStatus, SlotState
 from schemas.converter import to_document
+from schemas.evolving import evolve
 from schemas.ids import AgentId, CampaignId, ConversationId, SendKey
 from schemas.message import LedgerEntry, Suppression
 from schemas.transition import Report
@@ -39,6 +38,10 @@ from schemas.transition import Report
 class MemoryConversations(MemoryCampaigns):
     async def load(self, order: Order) -> Batch:
         await self._pause()
+        if order.opened is not None:
+            waiting = self._updates_of(order.campaign.batch_request_id, order.opened)
+            first = earliest(waiting, order.now, MAX_UPDATES)
+            return Batch(conversations=order.opened, updates=first)
         queues = {name: self._queue(order, name) for name in order.queued}
         due = self._in_scope(order)
         if order.besides and (rest := order.limit - len(order.named) - len(due)) > 0:

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from attrs import evolve
 from loguru import logger
 
 from reactor.store.base import CHANNELS, Document, MongoBase, campaign_by_id
@@ -15,6 +14,7 @@ from reactor.store.protocol import BrokenDocument, Due, Scope, Sight
 from reactor.store.raw import glance
 from schemas.campaign import Campaign, CampaignStatus, Counts, MessageCounts
 from schemas.converter import InvalidDocumentError
+from schemas.evolving import evolve
 from schemas.ids import CampaignId
 from schemas.problems import SCHEMA_VERSION
 
@@ -70,7 +70,8 @@ class MongoCampaigns(MongoBase):
                 },
                 _earliest("due", {"due_at": {"$type": "date"}}, "due_at"),
                 _earliest("lease", LEASED, "slot.until"),
-                _earliest("queue", {"slot.held": {"$type": "string"}}, "slot.due_at"),
+                # Any of them: by the index as it is, or a million would be sorted for one.
+                _earliest("queue", {"slot.held": {"$type": "string"}}, "slot.channel"),
             ],
         )
         return tuple(due for one in found if (due := _due(glance(bytes(one.raw)))))
@@ -143,7 +144,7 @@ def _grouped(campaign: CampaignId, by: Mapping[str, str]) -> list[Mapping[str, A
 
 
 def _earliest(name: str, query: Mapping[str, Any], field: str) -> Mapping[str, Any]:
-    """Join each campaign with the first of its conversations by a time: one look into an index."""
+    """Join each campaign with the first of its conversations by a field: one look into an index."""
     return {
         "$lookup": {
             "from": "conversations",

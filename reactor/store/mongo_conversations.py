@@ -5,7 +5,6 @@ from datetime import datetime
 from typing import Any
 
 import pymongo
-from attrs import evolve
 from bson.errors import BSONError
 from pymongo import UpdateMany, UpdateOne
 from pymongo.errors import BulkWriteError, OperationFailure, PyMongoError
@@ -27,6 +26,7 @@ from reactor.store.protocol import (
 from reactor.store.raw import glance
 from schemas.conversation import FINAL, Conversation, ConversationStatus, SlotState
 from schemas.documents import id_filter
+from schemas.evolving import evolve
 from schemas.ids import CampaignId, ConversationId, SendKey
 from schemas.message import LedgerEntry
 
@@ -45,6 +45,9 @@ type _Won = Mapping[ConversationId, Conversation]
 class MongoConversations(MongoBase):
     @call
     async def load(self, order: Order) -> Batch:
+        if order.opened is not None:
+            known = {one.id: one for one in order.opened}
+            return Batch(conversations=order.opened, updates=await self._updates(order, known))
         queues = {name: await self._queue(order, name) for name in order.queued}
         due = await self._in_scope(order)
         if order.besides and (rest := order.limit - len(order.named) - len(due)) > 0:
@@ -113,8 +116,7 @@ class MongoConversations(MongoBase):
 
     @call
     async def conversations(self, ids: Collection[ConversationId]) -> tuple[Conversation, ...]:
-        raws = await self._find("conversations", {"_id": {"$in": list(ids)}})
-        return tuple(read_each(Conversation, raws)[0])
+        return await self._of_ids(ids)
 
     @call
     async def failed_before(

@@ -208,6 +208,7 @@ class MongoInbox(MongoBase):
             await self._carried.campaigns.insert_one(to_document(campaign))
         except DuplicateKeyError:
             return False
+        self._templates.note(campaign)
         return True
 
     @long_call

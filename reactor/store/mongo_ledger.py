@@ -69,19 +69,23 @@ class MongoLedger(MongoConversations):
         # And what is on its way before what has arrived: it is entered before its slot is cleared.
         _, asked = await self._collect(_unanswered(order) | {"conversations": _others(order)})
         known = self._templates.get(order.campaign_id)
+        marked = {one.id: one for one in order.conversations}
         keys = [
             one.slot.key(one.id) for one in order.conversations if one.slot and one.slot.uncertain
         ]
         sources = {
             "suppressions": _by_ids(order.address_keys),
             "campaigns": campaign_by_id(order.campaign_id, known),
-            "conversations": _by_ids([one.id for one in order.conversations]),
+            "conversations": [*_by_ids(marked), {"$project": {"version": 1}}],
             "channels": CHANNELS,
             "messages:got": _got(order),
         }
         now, found = await self._collect(sources | ({"messages": _by_ids(keys)} if keys else {}))
         campaign = self._campaign(found["campaigns"], known)
-        conversations, _ = read_each(Conversation, found["conversations"])
+        versions = {one["_id"]: one["version"] for one in map(_glanced, found["conversations"])}
+        # As it was marked, in nearly every case, and then there is nothing to read of it.
+        same = {key: one for key, one in marked.items() if versions.get(key) == one.version}
+        others = await self._of_ids(versions.keys() - same.keys())
         entries, _ = read_each(LedgerEntry, found.get("messages", []))
         by_recipient = {one.recipient.id: one.id for one in order.conversations}
         return Look(
@@ -94,7 +98,7 @@ class MongoLedger(MongoConversations):
             ),
             suppressed=frozenset(glance(raw.data)["_id"] for raw in found["suppressions"]),
             campaign=campaign if isinstance(campaign, Campaign) else None,
-            conversations={one.id: one for one in conversations},
+            conversations=same | {one.id: one for one in others},
             ledger={entry.id: entry for entry in entries},
             channels=self._states(found["channels"]),
             got={one["_id"]: one["count"] for one in map(_glanced, found["messages:got"])},

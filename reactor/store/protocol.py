@@ -80,6 +80,8 @@ class Order:
     #: begins with the most overdue, so these come from the other end.
     besides: frozenset[int] = frozenset()
     besides_since: datetime | None = None
+    #: These and no others, which stand like this in the database: only their updates are read.
+    opened: tuple[Conversation, ...] | None = None
     limit: int
 
 

@@ -4,10 +4,11 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
 
-from attrs import define, evolve, field
+from attrs import define, field
 
 from schemas.campaign import Campaign
 from schemas.converter import from_document, refuse_newer, to_document
+from schemas.evolving import evolve
 from schemas.ids import CampaignId
 from schemas.template import MessageTemplate, Stage, Template
 
@@ -39,8 +40,12 @@ class Templates:
         else:
             rest = from_document(Campaign, {**document, "template": _PLACEHOLDER})
             campaign = evolve(rest, template=known)
+        self.note(campaign)
+        return campaign
+
+    def note(self, campaign: Campaign) -> None:
+        """Keep a campaign's template; the one that was used least lately goes for it."""
         self._known[campaign.id] = campaign.template
         self._known.move_to_end(campaign.id)
         if len(self._known) > MAX_TEMPLATES:
             self._known.popitem(last=False)
-        return campaign

@@ -1,0 +1,30 @@
+"""A changed copy of one of our classes."""
+
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+if TYPE_CHECKING:
+    # By this name its arguments are checked against the class.
+    from attrs import evolve as evolve  # noqa: PLC0414 -- mypy re-exports only this
+else:
+
+    def evolve(instance: Any, /, **changes: Any) -> Any:
+        """
+        Copy an instance with some fields changed; TypeError: it has no such field.
+
+        `attrs.evolve` calls `__init__` with every field. A conversation has thirty and is changed ten
+        times in a step: so classes that keep a `__dict__` have it copied. No validator of theirs
+        runs again, so one that has validators must not be among them.
+        """
+        present = getattr(instance, "__dict__", None)
+        if present is None:
+            return attrs.evolve(instance, **changes)
+        fields = present | changes
+        if len(fields) > len(present):
+            unknown = ", ".join(sorted(changes.keys() - present.keys()))
+            raise TypeError(f"{type(instance).__name__} has no {unknown}")
+        made = object.__new__(type(instance))
+        # A frozen class lets nothing be set in the usual way.
+        object.__setattr__(made, "__dict__", fields)
+        return made
