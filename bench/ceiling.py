@@ -5,7 +5,7 @@ Per batch: load what is due, mark it, take the last look (the two commands of
 reactor/store/mongo_ledger.py), enter the ledger, clear. It decides nothing and renders nothing,
 decodes only ids, and writes what reactor writes (bench/recorded.py). It is what a driver program
 could do at best with these commands on this machine: reactor's distance from it is what its own
-decisions, documents and promises cost.
+decisions, documents and promises cost. tests/test_bench_throughput.py holds it to reactor's commands.
 
 `python -m bench.ceiling URI DATABASE STEP_FILE AT BATCH IN_FLIGHT PART PARTS`
 """
@@ -108,20 +108,22 @@ class Ceiling:
             "recorded_at": {"$gte": datetime.now(UTC) - timedelta(days=1)},
             "status": {"$in": GOT},
         }
+        said = {"$project": dict.fromkeys(("kind", "conversation_id", "recipient_id", "bounce"), 1)}
+        whose = {"$project": {"recipient.address": 1, "slot.channel": 1}}
         await self.collect(
             {
-                "conversation_updates": [{"$match": UNANSWERED | {"$or": updates}}],
-                "campaign_updates": [{"$match": UNANSWERED | {"$or": orders}}],
-                "conversations": [{"$match": on_its_way}],
+                "conversation_updates": [{"$match": UNANSWERED | {"$or": updates}}, said],
+                "campaign_updates": [{"$match": UNANSWERED | {"$or": orders}}, said],
+                "conversations": [{"$match": on_its_way}, whose],
             }
         )
         await self.collect(
             {
                 "suppressions": [{"$match": {"_id": {"$in": keys}}}],
                 "campaigns": [{"$match": {"_id": {"$eq": campaign}}}, {"$unset": "template"}],
-                "conversations": [{"$match": {"_id": {"$in": ids}}}],
+                "conversations": [{"$match": {"_id": {"$in": ids}}}, {"$project": {"version": 1}}],
                 "channels": [{"$match": {"_id": {"$type": "string"}}}],
-                "messages": [
+                "messages:got": [
                     {"$match": got},
                     {"$group": {"_id": "$address", "count": {"$sum": 1}}},
                 ],
@@ -132,7 +134,7 @@ class Ceiling:
         unions = [
             {
                 "$unionWith": {
-                    "coll": name,
+                    "coll": name.partition(":")[0],
                     "pipeline": [*pipeline, {"$project": {"_id": 0, name: "$$ROOT"}}],
                 }
             }

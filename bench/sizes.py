@@ -40,6 +40,9 @@ SCALE_ROUNDS = size("SCALE_ROUNDS", 7, 3)
 OPENED = size("OPENED", 1_000_000, 10_000)
 #: Recipients of the campaign that small ones come beside.
 LARGE = size("LARGE", 100_000, 5_000)
+#: Rounds of throughput, and conversations of a fast contestant in each; others have a part of them.
+ROUNDS = size("ROUNDS", 3, 1)
+STEPS = size("STEPS", 10_000, 1_000)
 #: Parked beside a worker with nothing to do, and for how long it is watched.
 IDLE_PARKED = size("IDLE_PARKED", 100_000, 2_000)
 IDLE_SECONDS = size("IDLE_SECONDS", 30, 10)

@@ -3,11 +3,9 @@ Throughput: steps per second from the moment when all falls due, beside what els
 
 A step takes one recipient through: load, mark, last look, hand-off, ledger, clear. Every contestant
 does it in every round, one after the other, so that what the machine does besides meets them all;
-each ratio is of one round. What stands behind each figure: bench/README.md.
+each ratio is of one round. What stands behind each figure: docs/benchmarks.md.
 """
 
-import os
-import sys
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
@@ -16,12 +14,12 @@ from attrs import frozen
 
 from bench.due import open_due
 from bench.peers.contestants import PEERS
+from bench.progress import say
 from bench.race import race_of_programs, race_of_workers
 from bench.recorded import record_step
+from bench.sizes import ROUNDS, STEPS
 
-ROUNDS = int(os.environ.get("REACTOR_BENCH_ROUNDS", "3"))
-#: Of a fast contestant; the others do a part of them.
-STEPS = int(os.environ.get("REACTOR_BENCH_STEPS", "10000"))
+#: What part of the steps the baseline does.
 ONE_BY_ONE = 0.1
 
 #: MAX_CONVERSATIONS_PER_BATCH and WORKER_THREADS.
@@ -70,7 +68,7 @@ async def _round(uri, directory, contestants):
     rates = {}
     for one in contestants:
         rates[one.name] = one.steps / await one.run(uri, directory, one.steps)
-        print(f"  {rates[one.name]:>8,.0f} steps/s, {one.name}", file=sys.stderr)
+        say(f"{rates[one.name]:>8,.0f} steps/s, {one.name}")
     return rates
 
 
