@@ -1,7 +1,7 @@
 """
 The ceiling: a bare PyMongo program that does the reads and writes of a step, and nothing else.
 
-Per batch: load what is due, mark it, take the last look (the two commands of
+Per batch: load what is due, mark it, take the last look (the command of
 reactor/store/mongo_ledger.py), enter the ledger, clear. It decides nothing and renders nothing,
 decodes only ids, and writes what reactor writes (bench/recorded.py). It is what a driver program
 could do at best with these commands on this machine: reactor's distance from it is what its own
@@ -114,11 +114,7 @@ class Ceiling:
             {
                 "conversation_updates": [{"$match": UNANSWERED | {"$or": updates}}, said],
                 "campaign_updates": [{"$match": UNANSWERED | {"$or": orders}}, said],
-                "conversations": [{"$match": on_its_way}, whose],
-            }
-        )
-        await self.collect(
-            {
+                "conversations:others": [{"$match": on_its_way}, whose],
                 "suppressions": [{"$match": {"_id": {"$in": keys}}}],
                 "campaigns": [{"$match": {"_id": {"$eq": campaign}}}, {"$unset": "template"}],
                 "conversations": [{"$match": {"_id": {"$in": ids}}}, {"$project": {"version": 1}}],

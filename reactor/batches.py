@@ -99,7 +99,9 @@ async def work(engine: Engine, turn: Turn, present: Present, known: Known | None
     async with turns.loading(campaign.id):
         batch = await _load(engine, turn, present, queued, known)
         # A broken one has no id that is sure to be one; its failure is noted before long.
-        mine = {conversation.id for conversation in batch.conversations} - turns.in_flight
+        loaded = {conversation.id for conversation in batch.conversations}
+        turns.forget(turn.named - loaded)
+        mine = loaded - turns.in_flight
         turns.in_flight |= mine
     if newer := [each for each in batch.broken if each.newer]:
         leave(engine, campaign.id, newer, present.scene.now)

@@ -47,12 +47,14 @@ class Answers:
         """Put something on it that is no answer: when to look at it again, say."""
         self._answers.append((raw, fields))
 
-    async def write(self, store: Store, inbox: Inbox, *, carried: bool = False) -> int:
-        """Write them; how many. `carried`: see `Store.answer`."""
+    def __len__(self) -> int:
+        """Say how many are to be written."""
+        return len(self._answers)
+
+    async def write(self, store: Store, inbox: Inbox) -> None:
         answers, self._answers = self._answers, []
         if answers:
-            await store.answer(inbox, answers, carried=carried)
-        return len(answers)
+            await store.answer(inbox, answers)
 
 
 def read_updates(

@@ -19,6 +19,8 @@ from schemas.ids import CampaignId, ConversationId
 
 #: Hints that are kept; beyond, they are dropped and a sweep is asked for.
 MAX_HINTS = 10_000
+#: Conversations of which it is remembered whose they are: an answer often follows a message soon.
+MAX_KNOWN = 20_000
 
 
 @frozen(kw_only=True)
@@ -68,6 +70,7 @@ class Turns:
     _updates: dict[bytes, Hint] = field(factory=dict)
     _held: int = 0
     _loading: dict[CampaignId, anyio.Lock] = field(factory=dict)
+    _campaigns: dict[ConversationId, CampaignId] = field(factory=dict)
 
     # -- told ------------------------------------------------------------------------------------
     def request(self, raw_id: RawDocument) -> None:
@@ -77,10 +80,25 @@ class Turns:
             self.wake()
 
     def update(self, hint: Hint) -> None:
-        """An update waits, of a conversation whose campaign must be looked up, or of none."""
-        if hint.raw_id.data not in self._updates and self._room():
+        """An update waits, of a conversation whose campaign may have to be looked up, or of none."""
+        campaign_id = self._campaigns.get(hint.conversation_id) if hint.conversation_id else None
+        if hint.conversation_id and campaign_id:
+            self.name(campaign_id, [hint.conversation_id])
+        elif hint.raw_id.data not in self._updates and self._room():
             self._updates[hint.raw_id.data] = hint
             self.wake()
+
+    def belongs(self, conversation: ConversationId, campaign_id: CampaignId) -> None:
+        """Remember whose a conversation is: that never changes."""
+        if conversation not in self._campaigns:
+            if len(self._campaigns) >= MAX_KNOWN:
+                del self._campaigns[next(iter(self._campaigns))]
+            self._campaigns[conversation] = campaign_id
+
+    def forget(self, conversations: Iterable[ConversationId]) -> None:
+        """They are no more: whoever writes about them hears of that once they are looked up."""
+        for conversation in conversations:
+            self._campaigns.pop(conversation, None)
 
     def order(self, campaign_id: CampaignId, raw_ids: Iterable[RawDocument] = ()) -> None:
         """Campaign updates wait."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+import anyio
 from attrs import frozen
 from loguru import logger
 
@@ -14,7 +15,15 @@ from reactor.effects import settle, write_effects
 from reactor.engine import Engine
 from reactor.failures import fail, fail_update
 from reactor.inbox import Answers, read_updates
-from reactor.store.protocol import Applied, Batch, Change, Inbox, RawDocument
+from reactor.store.protocol import (
+    Applied,
+    Batch,
+    Change,
+    Inbox,
+    RawDocument,
+    StoreRefusedError,
+    StoreUnavailableError,
+)
 from schemas.conversation import Conversation
 from schemas.evolving import evolve
 from schemas.message import LedgerEntry
@@ -72,15 +81,40 @@ async def walk(engine: Engine, batch: Batch, setting: Setting) -> bool:
             for one in decided
             if one.before.id in applied.won and hands_off(one.before, one.step.conversation)
         }
-        # After a mark the outcome is waited for on a majority, and carries them.
-        answered = await answers.write(
-            engine.store, Inbox.CONVERSATION_UPDATES, carried=bool(marked)
-        )
+        answered = len(answers)
+        if not marked:
+            await answers.write(engine.store, Inbox.CONVERSATION_UPDATES)
     engine.telemetry.processed(campaign.type, len(decided))
     _name_what_waits(engine, scene, decided, applied)
     if marked:
-        await deliver(engine, Marked(scene=scene, since=setting.since, conversations=marked))
+        mail = Marked(scene=scene, since=setting.since, conversations=marked)
+        await _deliver_and_answer(engine, mail, answers)
     return bool(applied.won or answered or any(not each.newer for each in batch.broken))
+
+
+async def _deliver_and_answer(engine: Engine, marked: Marked, answers: Answers) -> None:
+    """
+    Answer the updates while the last look is taken: what they led to is written.
+
+    Whatever cannot be answered is found by a sweep, and then it was applied before.
+    """
+    failed: Exception | None = None
+
+    async def answer() -> None:
+        try:
+            await answers.write(engine.store, Inbox.CONVERSATION_UPDATES)
+        except (StoreUnavailableError, StoreRefusedError):
+            engine.turns.want_sweep()
+
+    async with anyio.create_task_group() as tasks:
+        if len(answers):
+            tasks.start_soon(answer)
+        try:
+            await deliver(engine, marked)
+        except Exception as error:  # noqa: BLE001 - raised outside, where no group is put around it
+            failed = error
+    if failed:
+        raise failed
 
 
 async def _handle(

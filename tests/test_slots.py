@@ -5,7 +5,8 @@ import pytest
 from anyio import wait_all_tasks_blocked
 
 from reactor.slots import Slots
-from reactor.turns import Turns
+from reactor.store.protocol import Hint, RawDocument
+from reactor.turns import MAX_KNOWN, Turns
 
 
 class Bell:
@@ -151,6 +152,24 @@ def test_a_turn_knows_whether_anything_else_waits():
         ("many", True),
     ]
     assert not made.join("a").only_named
+
+
+def test_whose_a_conversation_is_need_not_be_looked_up_again():
+    """Until it is no more; and only so many are remembered."""
+    turns = Turns(max_campaigns=9, batch_size=10, wake=Bell())
+    hints = [Hint(raw_id=RawDocument(str(n).encode()), conversation_id=f"c{n}") for n in range(2)]
+    turns.belongs("c0", "a")
+    for hint in hints:
+        turns.update(hint)
+    assert turns.take_updates() == (hints[1],)
+    assert turns.take().named == {"c0"}
+    turns.forget(["c0", "c9"])
+    turns.update(hints[0])
+    assert turns.take_updates() == (hints[0],)
+    for number in range(MAX_KNOWN + 1):
+        turns.belongs(f"c{number}", "a")
+    turns.update(hints[0])
+    assert turns.take_updates() == (hints[0],)
 
 
 def test_a_campaign_at_its_channel_gives_its_place_to_another(turns, bell):

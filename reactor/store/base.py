@@ -86,7 +86,9 @@ class MongoBase:
         """
         Read several collections, each by its pipeline, and the server's time; one command.
 
-        By `collection`, or by `collection:what` where more than one thing is read from it.
+        By `collection`, or by `collection:what` where more than one thing is read from it. They are
+        read in their order, and none before those that stand before it (tests/test_store_mongo.py
+        holds the server to that).
         """
         unions = [
             {

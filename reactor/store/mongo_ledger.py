@@ -64,16 +64,17 @@ class MongoLedger(MongoConversations):
 
     @call
     async def look(self, order: LookOrder) -> Look:
-        # The inboxes first: an answer is written after what it says, so what is answered between
-        # the two commands is in what the second one reads.
-        # And what is on its way before what has arrived: it is entered before its slot is cleared.
-        _, asked = await self._collect(_unanswered(order) | {"conversations": _others(order)})
         known = self._templates.get(order.campaign_id)
         marked = {one.id: one for one in order.conversations}
         keys = [
             one.slot.key(one.id) for one in order.conversations if one.slot and one.slot.uncertain
         ]
         sources = {
+            # The inboxes first: an answer is written after what it says, so what is answered before
+            # the rest is read is in that. And what is on its way before what has arrived: it is
+            # entered before its slot is cleared.
+            **_unanswered(order),
+            "conversations:others": _others(order),
             "suppressions": _by_ids(order.address_keys),
             "campaigns": campaign_by_id(order.campaign_id, known),
             "conversations": [*_by_ids(marked), {"$project": {"version": 1}}],
@@ -91,10 +92,10 @@ class MongoLedger(MongoConversations):
         return Look(
             now=now,
             updates=tuple(
-                read_unanswered(raw, by_recipient) for raw in asked[Inbox.CONVERSATION_UPDATES]
+                read_unanswered(raw, by_recipient) for raw in found[Inbox.CONVERSATION_UPDATES]
             ),
             campaign_updates=tuple(
-                read_unanswered(raw, {}) for raw in asked[Inbox.CAMPAIGN_UPDATES]
+                read_unanswered(raw, {}) for raw in found[Inbox.CAMPAIGN_UPDATES]
             ),
             suppressed=frozenset(glance(raw.data)["_id"] for raw in found["suppressions"]),
             campaign=campaign if isinstance(campaign, Campaign) else None,
@@ -102,7 +103,7 @@ class MongoLedger(MongoConversations):
             ledger={entry.id: entry for entry in entries},
             channels=self._states(found["channels"]),
             got={one["_id"]: one["count"] for one in map(_glanced, found["messages:got"])},
-            others=tuple(other(_glanced(raw)) for raw in asked["conversations"]),
+            others=tuple(other(_glanced(raw)) for raw in found["conversations:others"]),
         )
 
 
