@@ -108,6 +108,7 @@ class Ceiling:
             "recorded_at": {"$gte": datetime.now(UTC) - timedelta(days=1)},
             "status": {"$in": GOT},
         }
+        versions = {"_id": None, "all": {"$push": {"_id": "$_id", "version": "$version"}}}
         said = {"$project": dict.fromkeys(("kind", "conversation_id", "recipient_id", "bounce"), 1)}
         whose = {"$project": {"recipient.address": 1, "slot.channel": 1}}
         await self.collect(
@@ -117,7 +118,7 @@ class Ceiling:
                 "conversations:others": [{"$match": on_its_way}, whose],
                 "suppressions": [{"$match": {"_id": {"$in": keys}}}],
                 "campaigns": [{"$match": {"_id": {"$eq": campaign}}}, {"$unset": "template"}],
-                "conversations": [{"$match": {"_id": {"$in": ids}}}, {"$project": {"version": 1}}],
+                "conversations": [{"$match": {"_id": {"$in": ids}}}, {"$group": versions}],
                 "channels": [{"$match": {"_id": {"$type": "string"}}}],
                 "messages:got": [
                     {"$match": got},

@@ -55,10 +55,16 @@ class HasClock(Protocol):
     zone: tzinfo
 
 
+#: What most values are.
+_PLAIN = frozenset({str, int, float, bool, type(None)})
+
+
 def localised(value: object, zone: tzinfo) -> object:
     """Reduce a value to what Liquid knows, with every time in `zone`; the rest becomes text."""
+    if type(value) in _PLAIN:
+        return value
     match value:
-        case None | str() | int() | float():
+        case str() | int() | float():
             return value
         case datetime():
             return LocalTime.of(value, zone)

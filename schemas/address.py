@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from functools import lru_cache
 
 #: Of an address kind: `email`, `sms`, …
 KIND = r"[A-Za-z][A-Za-z0-9_\-]{0,63}"
@@ -18,6 +19,8 @@ _PUNCTUATION = re.compile(r"[\s\-.()]")
 _INVISIBLE = frozenset({"Cc", "Cf", "Cs"})
 
 
+# A message's address is asked for several times while it is on its way.
+@lru_cache(maxsize=4096)
 def normalise(kind: str, value: str) -> str:
     """
     Give the one spelling of an address.

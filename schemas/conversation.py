@@ -112,7 +112,7 @@ class Thread:
     reply: Reply | None = None
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, slots=False)
 class Visit:
     """How far the present visit of the stage has come."""
 

@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from enum import StrEnum
 from functools import cache
+from itertools import compress
+from operator import is_not
 from typing import Any, get_origin
 
 import attrs
@@ -45,13 +47,11 @@ def to_document(document: AttrsInstance) -> dict[str, Any]:
 
 def differing[T: AttrsInstance](before: T, after: T) -> dict[str, Any]:
     """Give the fields that are others than before, by name. For classes that keep a `__dict__`."""
-    present = vars(before)
-    return {
-        name: new
-        for name, new in vars(after).items()
-        # Most are the same object: a changed copy shares what was not changed.
-        if new is not present[name] and new != present[name]
-    }
+    old, new = vars(before), vars(after)
+    # Most are the same object, for a changed copy shares what was not changed; and all copies have
+    # their fields in the order of the class.
+    replaced = compress(new, map(is_not, new.values(), old.values()))
+    return {name: new[name] for name in replaced if new[name] != old[name]}
 
 
 def spelled(cls: type[AttrsInstance], fields: Mapping[str, Any]) -> dict[str, Any]:

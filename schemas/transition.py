@@ -117,7 +117,7 @@ class Report:
 type Effect = Suppress | Record | Report
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, slots=False)
 class Transition:
     """A conversation's next state. `conversation` is the one given, unchanged, where nothing changes."""
 

@@ -56,7 +56,9 @@ def read_string(value: object, _: object = None) -> str:
 
 
 def read_int(value: object, _: object = None) -> int:
-    if type(value) is int or type(value) is Int64 or (type(value) is float and value.is_integer()):
+    if type(value) is int and -(2**63) <= value < 2**63:
+        return value
+    if type(value) is Int64 or (type(value) is float and value.is_integer()):
         number = int(value)
         if -(2**63) <= number < 2**63:
             return number

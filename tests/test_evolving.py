@@ -6,7 +6,8 @@ import pytest
 from schemas.campaign import Campaign
 from schemas.conversation import Conversation, Slot, Visit
 from schemas.evolving import evolve
-from tests.builders import campaign, conversation, slot
+from schemas.transition import Transition
+from tests.builders import campaign, conversation, reply, slot
 
 
 @pytest.mark.parametrize(
@@ -16,6 +17,7 @@ from tests.builders import campaign, conversation, slot
         (campaign(), {"version": 7}),
         (slot(), {"attempts": 2, "token": None}),
         (Visit(), {"messages": 3}),
+        (reply(), {"settled": True}),
     ],
     ids=lambda each: type(each).__name__,
 )
@@ -28,14 +30,14 @@ def test_it_is_what_attrs_makes_of_it(made, changes):
     assert attrs.asdict(made, recurse=False) == before
 
 
-@pytest.mark.parametrize("made", [conversation(), Visit()])
+@pytest.mark.parametrize("made", [conversation(), reply()])
 def test_a_field_that_is_none_is_refused(made):
     """A slip of the pen is an error, as with attrs."""
     with pytest.raises(TypeError, match="stagge"):
         evolve(made, stagge="demo")
 
 
-@pytest.mark.parametrize("cls", [Campaign, Conversation, Slot])
+@pytest.mark.parametrize("cls", [Campaign, Conversation, Slot, Transition, Visit])
 def test_what_is_copied_has_no_validators(cls):
     """They would not run again."""
     assert not any(field.validator or field.converter for field in attrs.fields(cls))
