@@ -23,6 +23,7 @@ from reactor.channels.protocol import hand_off
 from reactor.effects import settle, write_effects
 from reactor.engine import Engine
 from reactor.gatekeeper import Permits, give_back, learn, permit, too_slow
+from reactor.giving_way import give_way
 from reactor.store.protocol import Change, Look, LookOrder, StoreUnavailableError
 from reactor.watch import Watch
 from schemas.address import address_key
@@ -84,7 +85,7 @@ async def deliver(engine: Engine, marked: Marked) -> None:
 async def _prepare(engine: Engine, marked: Marked, batch: _Batch) -> None:
     """Look, render, and ask the gates: what may not leave has its outcome already."""
     look = await _look(engine, marked, batch)
-    _render(engine, marked.scene.campaign, batch)
+    await _render(engine, marked.scene.campaign, batch)
     batch.permits, held = await permit(engine, look.channels, _by_channel(batch), look.now)
     for identity, outcome in held.items():
         batch.outcomes[identity] = outcome
@@ -187,8 +188,9 @@ def _key(engine: Engine, channel: str, addresses: Mapping[str, str]) -> str | No
     return address_key(kind, address) if address else None
 
 
-def _render(engine: Engine, campaign: Campaign, batch: _Batch) -> None:
-    for identity, conversation in batch.present.items():
+async def _render(engine: Engine, campaign: Campaign, batch: _Batch) -> None:
+    for number, (identity, conversation) in enumerate(batch.present.items(), 1):
+        await give_way(number)
         if identity in batch.outcomes or conversation.slot is None:
             continue
         try:
@@ -225,7 +227,8 @@ async def _hand_off_each(
     name = watch.channel.name
     latest = marked.since + engine.lease_seconds - engine.channel_timeout_seconds
     tokens_until = batch.permits.latest.get(name, latest)
-    for conversation in rest:
+    for number, conversation in enumerate(rest, 1):
+        await give_way(number)
         async with watch.limiter:
             # In one step with the hand-off: with less of the lease left, it is the take-over's,
             # and a token is good for its second only.
@@ -297,10 +300,10 @@ async def _record_once(engine: Engine, marked: Marked, batch: _Batch) -> None:
     batch.tried.clear()
     scene = engine.scene(known, sight.now, states, {})
     await _read_again(engine, marked, batch)
-    decided = {
-        identity: on_outcome(batch.present[identity], outcome, scene)
-        for identity, outcome in batch.outcomes.items()
-    }
+    decided = {}
+    for number, (identity, outcome) in enumerate(batch.outcomes.items(), 1):
+        await give_way(number)
+        decided[identity] = on_outcome(batch.present[identity], outcome, scene)
     effects = [
         (batch.present[identity], effect)
         for identity, transition in decided.items()

@@ -14,6 +14,7 @@ from reactor.delivery import Marked, deliver
 from reactor.effects import settle, write_effects
 from reactor.engine import Engine
 from reactor.failures import fail, fail_update
+from reactor.giving_way import give_way
 from reactor.inbox import Answers, read_updates
 from reactor.store.protocol import (
     Applied,
@@ -128,7 +129,8 @@ async def _handle(
     scene = setting.scene
     by_conversation = read_updates(batch.updates, answers)
     decided, rest = [], {name: each.count for name, each in setting.allowed.items()}
-    for conversation in batch.conversations:
+    for number, conversation in enumerate(batch.conversations, 1):
+        await give_way(number)
         updates = by_conversation.get(conversation.id, [])
         slot = conversation.slot
         entry = batch.ledger.get(slot.key(conversation.id)) if slot else None

@@ -9,6 +9,7 @@ from bson.errors import BSONError
 from pymongo import UpdateMany, UpdateOne
 from pymongo.errors import BulkWriteError, OperationFailure, PyMongoError
 
+from reactor.giving_way import ROUNDS, give_way
 from reactor.store.base import Document, MongoBase, raw_of, read_each
 from reactor.store.calls import SECONDS, call, is_unavailable, long_call, write_errors
 from reactor.store.mongo_inbox import earliest
@@ -55,7 +56,13 @@ class MongoConversations(MongoBase):
         if order.named:
             query = {"_id": {"$in": list(order.named)}, "campaign_id": order.campaign.id}
             raws += await self._find("conversations", query)
-        conversations, broken = read_each(Conversation, raws)
+        conversations: list[Conversation] = []
+        broken: list[BrokenDocument] = []
+        for at in range(0, len(raws), ROUNDS):
+            read, broke = read_each(Conversation, raws[at : at + ROUNDS])
+            conversations += read
+            broken += broke
+            await give_way(ROUNDS)
         known = {conversation.id: conversation for conversation in conversations}
         return evolve(
             await self._batch(order, known),
