@@ -40,6 +40,9 @@ SCALE_ROUNDS = size("SCALE_ROUNDS", 7, 3)
 OPENED = size("OPENED", 1_000_000, 10_000)
 #: Recipients of the campaign that small ones come beside.
 LARGE = size("LARGE", 100_000, 5_000)
+#: Recipients of the campaign that one to eight workers are on, and the rounds.
+FLEET_RECIPIENTS = size("FLEET_RECIPIENTS", 20_000, 1_000)
+FLEET_ROUNDS = size("FLEET_ROUNDS", 3, 1)
 #: Rounds of throughput, and conversations of a fast contestant in each; others have a part of them.
 ROUNDS = size("ROUNDS", 3, 1)
 STEPS = size("STEPS", 10_000, 1_000)

@@ -1,6 +1,6 @@
 """What the figures ought to be: the parts' names for them, and how much is enough."""
 
-from bench import fairness, idle, opening, reaction, scale, timers
+from bench import fairness, fleet, idle, opening, reaction, scale, throughput, timers
 from bench.figures import Target
 from bench.sizes import PARKED
 
@@ -22,4 +22,7 @@ TARGETS = (
     Target(figure=fairness.WHILE_OPENED, at="p99", most=250),
     Target(figure=fairness.WHILE_SENT, at="p99", most=250),
     Target(figure=idle.SHARE, at="p50", most=1),
+    *(Target(figure=fleet.ratio(pair), at="p50", least=1) for pair in fleet.PAIRS),
+    *(Target(figure=fleet.in_vain(workers), at="p50", most=2) for workers in fleet.FLEETS),
+    *(Target(figure=ratio, at="p50", least=least) for ratio, least in throughput.LEAST.items()),
 )

@@ -28,6 +28,33 @@ PROCESSES = {1: "", 2: ", two processes"}
 POLLING = "polling baseline"
 
 
+def reactor(kind, processes=1):
+    return f"reactor {kind}{PROCESSES[processes]}"
+
+
+def ceiling(kind, processes=1):
+    batch, in_flight = SETTINGS[kind]
+    return f"ceiling ({batch} per batch, {in_flight} in flight){PROCESSES[processes]}"
+
+
+def ratio(one, other):
+    return f"{one} / {other}"
+
+
+#: How much at least, by ratio.
+LEAST = {
+    ratio(reactor("at defaults"), ceiling("at defaults")): 0.5,
+    ratio(reactor("tuned"), ceiling("tuned")): 0.6,
+    ratio(reactor("tuned", 2), ceiling("tuned", 2)): 0.8,
+    ratio(reactor("at defaults", 2), reactor("at defaults")): 1,
+    ratio(reactor("tuned"), "Graphile Worker"): 2,
+    ratio(reactor("tuned"), "Agenda"): 20,
+    ratio(reactor("tuned"), "Celery"): 20,
+    ratio(reactor("tuned"), "Procrastinate"): 20,
+    ratio(reactor("tuned"), POLLING): 10,
+}
+
+
 @frozen
 class Contestant:
     name: str
@@ -57,7 +84,7 @@ async def measure(uri, directory):
     rates = {f"steps/s, {name}": [each[name] for each in rounds] for name in rounds[0]}
     lacks = {f"steps/s, {peer.name} (missing: {what})": [] for peer, what in missing.items()}
     ratios = {
-        f"{one.name} / {other}": [each[one.name] / each[other] for each in rounds]
+        ratio(one.name, other): [each[one.name] / each[other] for each in rounds]
         for one in contestants
         for other in one.beside
     }
@@ -78,13 +105,13 @@ def _contestants(peers):
     others += [Contestant(peer.name, peer.run, peer.share) for peer in peers]
     found = []
     for kind, (batch, in_flight) in SETTINGS.items():
-        for processes, suffix in PROCESSES.items():
+        for processes in PROCESSES:
             given = {"batch": batch, "in_flight": in_flight, "processes": processes}
-            ceiling = f"ceiling ({batch} per batch, {in_flight} in flight){suffix}"
-            found.append(Contestant(ceiling, partial(_ceiling, **given)))
-            beside = [ceiling, *(each.name for each in others if processes == 1)]
-            name = f"reactor {kind}{suffix}"
-            found.append(Contestant(name, partial(race_of_workers, **given), 1, tuple(beside)))
+            above = ceiling(kind, processes)
+            found.append(Contestant(above, partial(_ceiling, **given)))
+            beside = [each.name for each in others] if processes == 1 else [reactor(kind)]
+            run = partial(race_of_workers, **given)
+            found.append(Contestant(reactor(kind, processes), run, 1, (above, *beside)))
     return [*found, *others]
 
 
