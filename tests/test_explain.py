@@ -57,8 +57,9 @@ EACH = 300
 COMPUTED = {
     "_takes_effect_at": "by `at`, or now without: of the unanswered updates of one batch or campaign",
 }
-#: Methods of the store for when something went wrong: tests/test_indexes.py explains what they send.
-SELDOM = {"conversations", "ledger", "return_tokens"}
+#: Methods of the store for when a race was lost or something went wrong: tests/test_indexes.py explains what
+#: they send.
+SELDOM = {"channels", "conversations", "ledger", "return_tokens"}
 
 
 @pytest.fixture
