@@ -100,7 +100,7 @@ async def work(engine: Engine, turn: Turn, present: Present, known: Known | None
         batch = await _load(engine, turn, present, queued, known)
         # A broken one has no id that is sure to be one; its failure is noted before long.
         loaded = {conversation.id for conversation in batch.conversations}
-        turns.forget(turn.named - loaded)
+        turns.gone(turn.named - loaded)
         mine = loaded - turns.in_flight
         turns.in_flight |= mine
     if newer := [each for each in batch.broken if each.newer]:

@@ -96,7 +96,7 @@ async def _read(engine: Engine, turn: Turn, fresh: Fresh | None) -> Present | No
         of_names = Known(sight.conversations, sight.broken) if turn.only_named else None
         return Present(campaign=campaign, setting=setting, fresh=fresh, named=of_names)
     if campaign is None:
-        engine.turns.forget(turn.named)
+        engine.turns.gone(turn.named)
         await answer_unknown(engine, Inbox.CAMPAIGN_UPDATES, turn.orders, now)
     if isinstance(campaign, BrokenDocument) and campaign.newer:
         leave(engine, turn.campaign_id, [campaign], now)

@@ -95,10 +95,11 @@ class Turns:
                 del self._campaigns[next(iter(self._campaigns))]
             self._campaigns[conversation] = campaign_id
 
-    def forget(self, conversations: Iterable[ConversationId]) -> None:
-        """They are no more: whoever writes about them hears of that once they are looked up."""
+    def gone(self, conversations: Iterable[ConversationId]) -> None:
+        """They are no more: whoever writes about them hears of that when they are looked up."""
         for conversation in conversations:
-            self._campaigns.pop(conversation, None)
+            if self._campaigns.pop(conversation, None):
+                self.want_sweep()
 
     def order(self, campaign_id: CampaignId, raw_ids: Iterable[RawDocument] = ()) -> None:
         """Campaign updates wait."""

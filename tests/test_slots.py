@@ -163,7 +163,10 @@ def test_whose_a_conversation_is_need_not_be_looked_up_again():
         turns.update(hint)
     assert turns.take_updates() == (hints[1],)
     assert turns.take().named == {"c0"}
-    turns.forget(["c0", "c9"])
+    turns.gone(["c9"])
+    assert not turns.sweep_wanted.is_set()
+    turns.gone(["c0", "c9"])
+    assert turns.sweep_wanted.is_set()
     turns.update(hints[0])
     assert turns.take_updates() == (hints[0],)
     for number in range(MAX_KNOWN + 1):
