@@ -18,6 +18,7 @@ from handlers.opening import (
     open_conversation,
 )
 from reactor.engine import Engine
+from reactor.giving_way import give_way
 from reactor.store.protocol import (
     Conflict,
     Inbox,
@@ -82,7 +83,8 @@ async def open_chunk(
         return None
     campaign, barred = decided
     opened, rejected = [], list(chunk.rejected)
-    for one in chunk.found:
+    for number, one in enumerate(chunk.found, 1):
+        await give_way(number)
         made = open_conversation(one, campaign, now)
         if made.id in barred:
             rejected.append((one.position, one.recipient.id, SUPPRESSED))
@@ -122,7 +124,7 @@ async def _next_chunk(engine: Engine, campaign: Campaign) -> Chunk | None:
         after=campaign.opened_through,
         limit=CHUNK,
     )
-    return sort_out(page, campaign.template, engine.specs) if page else None
+    return await sort_out(page, campaign.template, engine.specs) if page else None
 
 
 async def _decided(
@@ -194,11 +196,14 @@ def _entry(
     )
 
 
-def sort_out(page: RecipientPage, template: Template, channels: Mapping[str, ChannelSpec]) -> Chunk:
+async def sort_out(
+    page: RecipientPage, template: Template, channels: Mapping[str, ChannelSpec]
+) -> Chunk:
     """Part recipients that can be led through the template from those that cannot."""
     found: list[Candidate] = []
     rejected: list[tuple[object, object, str]] = []
-    for position, document, problem in page.recipients:
+    for number, (position, document, problem) in enumerate(page.recipients, 1):
+        await give_way(number)
         checked = _checked(position, document, problem, template, channels)
         if isinstance(checked, Candidate):
             found.append(checked)

@@ -91,7 +91,7 @@ async def _decided_at_once(
     if recipients is None or len(recipients) > engine.batch_size:
         return campaign, None
     page = RecipientPage(recipients=tuple((at, one, None) for at, one in enumerate(recipients)))
-    chunk = sort_out(page, campaign.template, engine.specs)
+    chunk = await sort_out(page, campaign.template, engine.specs)
     barred = await who_is_barred(engine, campaign, chunk.found)
     return evolve(campaign, barred=barred), chunk
 
@@ -181,7 +181,7 @@ async def _recipient_problems(engine: Engine, campaign: Campaign) -> list[str]:
         )
         if page is None:
             break
-        chunk = sort_out(page, campaign.template, engine.specs)
+        chunk = await sort_out(page, campaign.template, engine.specs)
         problems.extend(f"{_where(campaign, at)}: {problem}" for at, _, problem in chunk.rejected)
         problems.extend(
             f"{_where(campaign, one.position)}: {problem}"
