@@ -15,6 +15,9 @@ SETTINGS = {
     "CHANNEL_TIMEOUT_SECONDS": "2",
     "POLLING_INTERVAL_SECONDS": "5",
     "SHUTDOWN_GRACE_SECONDS": "10",
+    # A long run has more campaign time than conversations are kept for; nothing may leave before it
+    # is judged.
+    "RETENTION_DAYS": "0",
     "LOG_LEVEL": "INFO",
     "LOG_FORMAT": "json",
     "CHANNEL_EMAIL_ALLOW_PRIVATE": "1",
