@@ -13,7 +13,7 @@ import anyio
 from loguru import logger
 from pymongo import AsyncMongoClient
 
-from bench.null_channel import NULL
+from bench.null_channel import NULL, null_channel
 from bench.world import request
 from reactor.indexes import ensure_indexes
 from reactor.settings import load_settings
@@ -36,6 +36,7 @@ async def worker_here(uri, database, **settings):
     logger.disable("reactor")
     try:
         async with AsyncExitStack() as stack:
+            stack.enter_context(null_channel())
             yield await assemble(load_settings(environ | settings), stack)
     finally:
         logger.enable("reactor")

@@ -4,6 +4,7 @@
 `python -m bench.null_channel run` is `reactor run`, with this channel in the table.
 """
 
+from contextlib import contextmanager
 from typing import ClassVar
 
 from attrs import frozen
@@ -37,7 +38,16 @@ class NullChannel:
         return SENT
 
 
-CHANNELS["null"] = NullChannel
+@contextmanager
+def null_channel():
+    """Have it in the table of channels, for a block."""
+    CHANNELS["null"] = NullChannel
+    try:
+        yield
+    finally:
+        del CHANNELS["null"]
+
 
 if __name__ == "__main__":
-    main()
+    with null_channel():
+        main()
