@@ -79,7 +79,7 @@ image: ## Build the Docker image
 
 .PHONY: clean
 clean: ## Remove whatever make has made
-	rm -rf .venv bench/.peers .coverage .coverage.* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache mutants
+	rm -rf .venv bench/.peers .coverage .coverage.* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache mutants bench/trial.*
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Stamps: each stands for a finished installation and is renewed when its lock changes.
