@@ -18,8 +18,9 @@ TEMPLATE = template_document(
 
 @pytest.fixture
 async def world(mongodb_uri, mongodb_client, database_name, tmp_path):
-    """A world with a campaign of two, of whom one has replied."""
-    async with make_world(mongodb_uri, mongodb_client, database_name, tmp_path) as made:
+    """A world with a campaign of two, of whom one has replied; three are not opened in one piece."""
+    settings = {"MAX_CONVERSATIONS_PER_BATCH": "2"}
+    async with make_world(mongodb_uri, mongodb_client, database_name, tmp_path, **settings) as made:
         await made.submit(2, template=TEMPLATE)
         await made.tell("reply", "r1", text="yes")
         yield made
