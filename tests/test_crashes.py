@@ -1,5 +1,6 @@
 """A worker that dies at any of its calls to the database: nothing is lost, nothing is doubled."""
 
+import pytest
 from attrs import evolve
 
 import reactor.opening
@@ -93,11 +94,13 @@ def fresh(worker):
     )
 
 
+@pytest.mark.parametrize("batch_size", ["100", "4"], ids=["opened at once", "in pieces"])
 async def test_death_at_every_call(
-    mongodb_uri, mongodb_client, database_name, tmp_path, monkeypatch
+    mongodb_uri, mongodb_client, database_name, tmp_path, monkeypatch, batch_size
 ):
     """Wherever it dies, the next worker brings the campaign to the same end."""
     monkeypatch.setattr(reactor.opening, "CHUNK", 2)
+    settings = {"MAX_CONVERSATIONS_PER_BATCH": batch_size}
     for after in (False, True):
         at = 0
         died = True
@@ -105,7 +108,9 @@ async def test_death_at_every_call(
             at += 1
             directory = tmp_path / f"{at}-{after}"
             directory.mkdir()
-            async with make_world(mongodb_uri, mongodb_client, database_name, directory) as world:
+            async with make_world(
+                mongodb_uri, mongodb_client, database_name, directory, **settings
+            ) as world:
                 died = await campaign(world, at, after=after)
                 check(world, (at, after))
             for name in mongodb_client[database_name].list_collection_names():
