@@ -130,10 +130,11 @@ async def _move(world, number):
     world.index += MOVING
     for at in range(0, MOVING, CHUNK):
         await park(database, world.moving, indexes[at : at + CHUNK], overdue)
-    # They were written behind the worker's back. A reply of somebody else has it look at the campaign.
-    bell = {"_id": f"bell{number}", "batch_request_id": request, "recipient_id": "r0"}
+    # They were written behind the worker's back. An order that changes nothing has it look at the
+    # campaign.
+    bell = {"_id": f"bell{number}", "batch_request_id": request, "kind": "resume"}
     began = perf_counter()
-    await database.conversation_updates.insert_one(bell | {"kind": "reply", "text": "yes"})
+    await database.campaign_updates.insert_one(bell)
     await world.tail.count(MOVING, seconds=ROUND_SECONDS)
     seconds = perf_counter() - began
     ids = [conversation_id(request, f"r{index}") for index in indexes]
