@@ -4,8 +4,8 @@ from collections import Counter
 
 import anyio
 import pytest
-from pymongo import monitoring
 
+from bench.commands import commands_sent
 from tests.builders import (
     batch_request_document,
     recipient_document,
@@ -119,45 +119,24 @@ async def test_counts_are_fresh_within_seconds(run):
         await world.until(counted, seconds=5)
 
 
-class Commands(monitoring.CommandListener):
-    """Counts commands by name, those of one database."""
-
-    def __init__(self):
-        """Begin with none."""
-        self.names = []
-        #: With the collection of each.
-        self.sent = []
-
-    def started(self, event):
-        """Count it."""
-        self.names.append(event.command_name)
-        self.sent.append((event.command_name, event.command[event.command_name]))
-
-    def succeeded(self, event):
-        """Nothing to do."""
-
-    def failed(self, event):
-        """Nothing to do."""
-
-
 async def test_an_idle_worker_asks_for_nothing_but_the_stream(run):
     """Between two polls only signs of life and the awaits of the change stream reach the server."""
-    commands = Commands()
-    monitoring.register(commands)
-    try:
+    with commands_sent() as commands:
         async with run(POLLING_INTERVAL_SECONDS="3600") as world:
             world.database.batch_requests.insert_one(batch_request_document(1))
             await world.until(lambda: len(world.lines()) == 1)
             # The last recount is over 2 s after the last change.
             await anyio.sleep(4)
-            commands.names.clear()
+            commands.clear()
             await anyio.sleep(5)
-            counted = list(commands.names)
-    finally:
-        monitoring._LISTENERS.command_listeners.remove(commands)
-    counts = Counter(counted)
+            counts = Counter(name for name, _ in map(kind_of, commands))
     assert set(counts) == {"getMore", "update", "aggregate"}
     assert max(counts.values()) <= 7
+
+
+def kind_of(command):
+    """Give a command's name, and the collection that it is about."""
+    return next(iter(command.items()))
 
 
 SEVERAL = 1
@@ -185,20 +164,19 @@ LOOK_AND_ANSWER = {("aggregate", SEVERAL), ("update", "conversation_updates")}
 
 async def test_few_commands_stand_before_a_hand_off(run):
     """What a request said, and what was read or written a moment ago, is not read again."""
-    commands = Commands()
-    monitoring.register(commands)
 
     def counted():
         return world.database.campaigns.find_one()["messages"]["sent"] == 1
 
     def sent():
-        return [one for one in commands.sent if one[0] != "getMore" and one[1] != "workers"]
+        kinds = map(kind_of, list(commands))
+        return [one for one in kinds if one[0] != "getMore" and one[1] != "workers"]
 
-    try:
+    with commands_sent() as commands:
         async with run(POLLING_INTERVAL_SECONDS="3600") as world:
             # The sweep at its start is over.
-            await world.until(lambda: ("aggregate", "campaigns") in commands.sent)
-            commands.sent.clear()
+            await world.until(lambda: ("aggregate", "campaigns") in sent())
+            commands.clear()
             again = {"id": "intro", "message": {"body": "Hello"}}
             again["on_reply"] = [{"then": {"go_to": "intro"}}]
             request = batch_request_document(1, template=template_document(stages=[again]))
@@ -206,14 +184,12 @@ async def test_few_commands_stand_before_a_hand_off(run):
             await world.until(lambda: len(world.lines()) == 1)
             assert sent()[: len(UNTIL_FIRST_HAND_OFF)] == UNTIL_FIRST_HAND_OFF
             await world.until(counted, seconds=5)
-            commands.sent.clear()
+            commands.clear()
             world.database.conversation_updates.insert_one(update_document())
             await world.until(lambda: len(world.lines()) == 2)
             marks = len(UNTIL_NEXT_MARK)
             assert sent()[:marks] == UNTIL_NEXT_MARK
             assert set(sent()[marks : marks + 2]) == LOOK_AND_ANSWER
-    finally:
-        monitoring._LISTENERS.command_listeners.remove(commands)
 
 
 async def test_a_campaign_ends_with_its_last_message(run):
