@@ -79,6 +79,17 @@ def test_a_paused_campaign_gets_no_turns_for_its_queue(floor):
     assert len(made.store.seen.accepted) == 1
 
 
+def test_what_is_parked_leaves_whoever_owns_it(floor):
+    """Whoever has parked it knows of it, and its owner may not: nothing waits for a poll."""
+    made = floor(*(parked(number) for number in range(8)), pace=(None, 1))
+    share = made.workers[0].engine.share
+    share.among("one", {"one", "two", "three"})
+    owned = [number for number in range(8) if share.owns(parked(number).id)]
+    assert 0 < len(owned) < 8
+    shifts(made, 1, 0)
+    assert len(made.store.seen.accepted) == 8
+
+
 def test_a_campaign_that_is_over_is_forgotten(floor):
     """Its queue is nobody's any more."""
     made = floor(parked(0))

@@ -897,12 +897,19 @@ class TestBuckets:
         assert found == ([4, 2, 1], False)
 
     async def test_loading_what_is_parked(self, store):
-        """Of a queue, too, only one's own."""
-        await self.fill(store, slot=slot(held=WaitingFor.RATE_LIMIT, until=NOW + DAY))
-        found = await store.load(
-            order(Scope.NAMED, buckets=self.MINE, queued={"email": 5}),
-        )
-        assert sorted(one.bucket for one in found.conversations) == [1, 2]
+        """One's own first, then the others': whoever parked it may not be its owner."""
+        for n in range(1, 6):
+            since = NOW - HOUR + n * MINUTE
+            own = slot(held=WaitingFor.RATE_LIMIT, until=NOW + DAY, due_at=since)
+            one = conversation(f"r{n}", bucket=n, due_at=NOW + DAY, slot=own)
+            await store.insert_conversations([one])
+        found = {}
+        for asked in (1, 2, 3, 9):
+            mine = order(Scope.NAMED, buckets=self.MINE, queued={"email": asked})
+            batch = await store.load(mine)
+            assert batch.queued == {"email": len(batch.conversations)}
+            found[asked] = [one.bucket for one in batch.conversations]
+        assert found == {1: [1], 2: [1, 2], 3: [1, 2, 5], 9: [1, 2, 5, 4, 3]}
 
     async def test_the_next_due_time(self, store):
         """Of those buckets; None: of all."""

@@ -30,7 +30,7 @@ from schemas.campaign import Campaign
 from schemas.conversation import MAX_HISTORY, Conversation, ConversationStatus, SlotState
 from schemas.converter import to_document
 from schemas.evolving import evolve
-from schemas.ids import AgentId, CampaignId, ConversationId, SendKey
+from schemas.ids import BUCKETS, AgentId, CampaignId, ConversationId, SendKey
 from schemas.message import LedgerEntry, Suppression
 from schemas.transition import Report
 
@@ -85,7 +85,15 @@ class MemoryConversations(MemoryCampaigns):
         return [one for _, one in found][:limit]
 
     def _queue(self, order: Order, channel: str) -> list[Stored]:
-        """Find what is parked at a channel's gate, in the order in which it fell due."""
+        """Find what is parked at a channel's gate: one's own first, then the others'."""
+        asked = order.queued[channel]
+        found = self._parked(order, channel)[:asked]
+        if order.buckets is not None and len(found) < asked:
+            others = evolve(order, buckets=frozenset(range(BUCKETS)) - order.buckets)
+            found += self._parked(others, channel)[::-1][: asked - len(found)]
+        return found
+
+    def _parked(self, order: Order, channel: str) -> list[Stored]:
         without = order.exclude | order.named
         found = [
             (slot["due_at"], one)
@@ -98,7 +106,7 @@ class MemoryConversations(MemoryCampaigns):
             and one.fields.get("pause") is None
         ]
         found.sort(key=lambda each: each[0])
-        return [one for _, one in found][: order.queued[channel]]
+        return [one for _, one in found]
 
     def _updates_of(
         self, request: AgentId, conversations: Collection[Conversation]

@@ -28,7 +28,7 @@ from reactor.store.raw import glance
 from schemas.conversation import FINAL, Conversation, ConversationStatus, SlotState
 from schemas.documents import id_filter
 from schemas.evolving import evolve
-from schemas.ids import CampaignId, ConversationId, SendKey
+from schemas.ids import BUCKETS, CampaignId, ConversationId, SendKey
 from schemas.message import LedgerEntry
 
 #: Unanswered updates that are read with one batch.
@@ -99,11 +99,25 @@ class MongoConversations(MongoBase):
         return await self._find("conversations", query, sort=sort, limit=limit)
 
     async def _queue(self, order: Order, channel: str) -> list[RawDocument]:
-        """Read what is parked at a channel's gate, in the order in which it fell due."""
+        """
+        Read what is parked at a channel's gate, in the order in which it fell due.
+
+        After one's own what is the others', who may not know of it: theirs from the other end.
+        """
+        asked = order.queued[channel]
+        found = await self._parked(order, channel, asked, 1)
+        if order.buckets is not None and len(found) < asked:
+            others = evolve(order, buckets=frozenset(range(BUCKETS)) - order.buckets)
+            found += await self._parked(others, channel, asked - len(found), -1)
+        return found
+
+    async def _parked(
+        self, order: Order, channel: str, limit: int, direction: int
+    ) -> list[RawDocument]:
         query = _of_campaign(order) | {"slot.channel": channel, "slot.held": {"$type": "string"}}
         query["pause"] = None
-        sort = {"slot.due_at": 1}
-        return await self._find("conversations", query, sort=sort, limit=order.queued[channel])
+        sort = {"slot.due_at": direction}
+        return await self._find("conversations", query, sort=sort, limit=limit)
 
     async def _updates(
         self, order: Order, known: Mapping[ConversationId, Conversation]
