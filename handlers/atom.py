@@ -47,13 +47,14 @@ def settled(conversation: Conversation) -> Conversation:
     """Derive `due_at`, `waiting_for` and `follow_ups_sent` from the rest."""
     return evolve(
         conversation,
-        due_at=_due_at(conversation),
+        due_at=due_at(conversation),
         waiting_for=_waiting_for(conversation),
         follow_ups_sent=max(0, conversation.visit.messages - 1),
     )
 
 
-def _due_at(conversation: Conversation) -> datetime | None:
+def due_at(conversation: Conversation) -> datetime | None:
+    """Derive when there is work: at the end of the lease or the wait, or at the deadline."""
     slot, pause = conversation.slot, conversation.pause
     if not conversation.is_open:
         return slot.until if slot else None

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from attrs import frozen
 
-from handlers.atom import caught_up, settled
+from handlers.atom import caught_up
 from handlers.due import on_time
 from handlers.scene import Scene
 from handlers.updates import on_update
@@ -41,8 +41,9 @@ def step(
     Two updates of one conversation are one write, and so is the mark of the message they lead to.
     """
     # A failure put off its due time; it is over once a decision can be made again.
-    present = evolve(caught_up(conversation, scene.campaign, scene.now), failures=0)
-    present = settled(present)
+    present = caught_up(conversation, scene.campaign, scene.now)
+    if present.failures:
+        present = evolve(present, failures=0)
     reasons: list[Reason] = []
     effects: list[Effect] = []
     answers: list[tuple[AgentId, Answer]] = []
@@ -55,11 +56,10 @@ def step(
             answers.append((update.id, transition.answer))
     transition = on_time(present, entry, scene)
     if transition.reason is not Reason.NOT_DUE:
-        present = transition.conversation
         reasons.append(transition.reason)
         effects.extend(transition.effects)
     return Step(
-        conversation=present,
+        conversation=transition.conversation,
         reasons=tuple(reasons),
         effects=tuple(effects),
         answers=tuple(answers),

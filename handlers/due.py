@@ -1,7 +1,7 @@
 """What time leads to: a message, a follow-up, the end of a wait, a deadline, a lease that is over."""
 
 from handlers.act import Cause, act
-from handlers.atom import DUE, Acted, closed, settled
+from handlers.atom import DUE, Acted, closed, due_at, settled
 from handlers.gates import parked
 from handlers.moves import moved
 from handlers.orders import resume
@@ -52,8 +52,8 @@ def _ended(conversation: Conversation, scene: Scene) -> Transition:
 
 def _on_due(conversation: Conversation, scene: Scene) -> Transition:
     nothing = Transition(conversation=conversation, reason=Reason.NOT_DUE)
-    due_at = settled(conversation).due_at
-    if (due_at is None or due_at > scene.now) and not _may_leave(conversation, scene):
+    due = due_at(conversation)
+    if (due is None or due > scene.now) and not _may_leave(conversation, scene):
         return nothing
     if conversation.pause:
         resumed = resume(conversation, conversation.pause, scene, DUE)

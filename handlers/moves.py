@@ -88,7 +88,8 @@ def moved(
     if (conversation.status, to) not in MOVES.get(reason, ()):
         raise IllegalMoveError(f"{conversation.status} -- {reason} -> {to}")
     return evolve(
-        noted(conversation, reason, at=at, by=by),
+        conversation,
+        history=_noted(conversation, reason, at, by),
         status=to,
         status_since=conversation.status_since if conversation.status == to else at,
     )
@@ -96,8 +97,14 @@ def moved(
 
 def noted(conversation: Conversation, reason: Reason, *, at: datetime, by: AgentId) -> Conversation:
     """Add to the history, which keeps the last MAX_HISTORY entries."""
+    return evolve(conversation, history=_noted(conversation, reason, at, by))
+
+
+def _noted(
+    conversation: Conversation, reason: Reason, at: datetime, by: AgentId
+) -> tuple[HistoryEntry, ...]:
     entry = HistoryEntry(at=at, reason=reason, stage=conversation.stage, by=by)
-    return evolve(conversation, history=(*conversation.history, entry)[-MAX_HISTORY:])
+    return (*conversation.history, entry)[-MAX_HISTORY:]
 
 
 def final_status(reason: ExitReason) -> tuple[ConversationStatus, Reason]:

@@ -28,6 +28,7 @@ from schemas.conversation import (
     Slot,
     SlotState,
     Unsent,
+    Visit,
     WaitingFor,
 )
 from schemas.evolving import evolve
@@ -162,7 +163,7 @@ def _gone_on(
     if not conversation.is_open or not slot.wanted:
         # Counted all the same: whoever comes back to this visit does not send it again.
         if in_its_visit(conversation):
-            conversation = _counted(conversation, slot)
+            conversation = evolve(conversation, visit=_counted(conversation, slot))
         return Transition(conversation=conversation, reason=reason, effects=records)
     conversation, effects = under_pause(
         conversation, scene.now, lambda inner: _after_message(inner, slot, reason, scene)
@@ -177,9 +178,9 @@ def _after_message(conversation: Conversation, slot: Slot, reason: Reason, scene
         reason = Reason.AGENT_MESSAGE_SENT if sent else reason
     else:
         reason = Reason.FOLLOW_UP_SENT if sent and slot.step else reason
-    conversation = _counted(conversation, slot)
-    wait = wait_after(stage, conversation.visit)
-    conversation = evolve(conversation, wait_until=scene.now + wait)
+    visit = _counted(conversation, slot)
+    wait_until = scene.now + wait_after(stage, visit)
+    conversation = evolve(conversation, visit=visit, wait_until=wait_until)
     conversation = moved(conversation, S.AWAITING_REPLY, reason, at=scene.now, by=by)
     if slot.step is not None and stage.final:
         return closed(conversation, ExitReason.FINAL_STAGE, now=scene.now, by=by)
@@ -189,10 +190,10 @@ def _after_message(conversation: Conversation, slot: Slot, reason: Reason, scene
     return act(conversation, slot.then, Cause(by=by, exit_reason=replied), scene)
 
 
-def _counted(conversation: Conversation, slot: Slot) -> Conversation:
+def _counted(conversation: Conversation, slot: Slot) -> Visit:
     if slot.step is None:
-        return conversation
-    return evolve(conversation, visit=evolve(conversation.visit, messages=slot.step + 1))
+        return conversation.visit
+    return evolve(conversation.visit, messages=slot.step + 1)
 
 
 def _failed(

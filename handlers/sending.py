@@ -32,8 +32,8 @@ def reserve_step(conversation: Conversation, step: int, channel: str, scene: Sce
     """Fill the slot with a message of the template, under a new key."""
     due = min(conversation.wait_until or scene.now, scene.now)
     ttl = message_of(stage_of(scene.template, conversation.stage), step).ttl
-    slot = _slot(conversation, channel, due, scene)
-    return _filled(conversation, evolve(slot, step=step, send_before=due + ttl if ttl else None))
+    slot = _slot(conversation, channel, due, scene, step, due + ttl if ttl else None)
+    return _filled(conversation, slot)
 
 
 def reserve_text(
@@ -44,17 +44,25 @@ def reserve_text(
     return _filled(conversation, evolve(slot, text=written.text, by=written.by, then=written.then))
 
 
-def _slot(conversation: Conversation, channel: str, due: datetime, scene: Scene) -> Slot:
+def _slot(
+    conversation: Conversation,
+    channel: str,
+    due: datetime,
+    scene: Scene,
+    step: int | None = None,
+    send_before: datetime | None = None,
+) -> Slot:
     return Slot(
         stage=conversation.stage,
         n=conversation.message_count,
-        step=None,
+        step=step,
         channel=channel,
         reply=conversation.reply,
         thread=conversation.visit.thread,
         in_reply_to=conversation.last_message,
         decided_at=scene.now,
         due_at=due,
+        send_before=send_before,
         state=SlotState.RESERVED,
         until=scene.now,
     )

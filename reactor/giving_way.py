@@ -7,6 +7,6 @@ ROUNDS = 10
 
 
 async def give_way(rounds: int) -> None:
-    """Let the others have their turn, now and then; nothing is cancelled in here."""
+    """Let the others have their turn, now and then."""
     if rounds % ROUNDS == 0:
-        await anyio.lowlevel.cancel_shielded_checkpoint()
+        await anyio.lowlevel.checkpoint()

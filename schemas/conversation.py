@@ -7,6 +7,7 @@ from attrs import field, frozen
 
 from schemas.action import Action
 from schemas.batch_request import Recipient
+from schemas.evolving import same_fields
 from schemas.ids import AgentId, CampaignId, ConversationId, SendKey, send_key
 from schemas.problems import SCHEMA_VERSION
 from schemas.template import MAX_SUBJECT, MAX_TEXT
@@ -122,6 +123,9 @@ class Visit:
     follow_ups_dropped: bool = False
     thread: Thread | None = None
 
+    __eq__ = same_fields
+    __hash__ = None  # type: ignore[assignment]
+
 
 @frozen(kw_only=True, slots=False)
 class Slot:
@@ -164,6 +168,9 @@ class Slot:
     reported: bool = False
     #: An earlier attempt ended unknown: given up, the message is `unknown`, never `failed`.
     uncertain: bool = False
+
+    __eq__ = same_fields
+    __hash__ = None  # type: ignore[assignment]
 
     def ref(self) -> MessageRef:
         return MessageRef(stage=self.stage, n=self.n, channel=self.channel)

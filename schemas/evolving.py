@@ -1,4 +1,4 @@
-"""A changed copy of one of our classes."""
+"""Changed copies of our classes, and whether two are the same."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -28,3 +28,13 @@ else:
         # A frozen class lets nothing be set in the usual way.
         object.__setattr__(made, "__dict__", fields)
         return made
+
+
+def same_fields(one: object, other: object) -> bool:
+    """
+    Say whether two have the same fields; for the `__eq__` of a class that keeps a `__dict__`.
+
+    Most fields of a changed copy are the very objects of the other: a comparison of the dicts sees
+    that at once, where the one that attrs generates looks each up by its name.
+    """
+    return type(one) is type(other) and vars(one) == vars(other)

@@ -43,6 +43,16 @@ def test_what_is_copied_has_no_validators(cls):
     assert not any(field.validator or field.converter for field in attrs.fields(cls))
 
 
+def test_two_are_the_same_by_their_fields():
+    """Whichever of the two ways tells; what is of another class is never the same."""
+    one, other = slot(), slot()
+    assert one == other
+    assert one is not other
+    assert evolve(one, n=one.n + 1) != other
+    assert one != Visit()
+    assert Visit() != "visit"
+
+
 def test_a_copy_is_frozen_too():
     """Nothing of it can be set."""
     with pytest.raises(attrs.exceptions.FrozenInstanceError):
