@@ -29,6 +29,8 @@ DAY = timedelta(days=1)
 AGAIN = timedelta(seconds=1)
 AGAIN_SHARE = 1 / 8
 AGAIN_MOST = timedelta(minutes=10)
+#: Of a campaign that may send: active, or pending its opening, beside which first messages leave.
+_SENDING = frozenset({CampaignStatus.ACTIVE, CampaignStatus.PENDING})
 CAMPAIGN_STOPPING = frozenset({CampaignUpdateKind.PAUSE, CampaignUpdateKind.CANCEL})
 
 
@@ -68,7 +70,7 @@ def verdict(conversation: Conversation, slot: Slot, seen: Seen) -> Outcome | Non
     stopped = (
         seen.stopped
         or seen.campaign is None
-        or seen.campaign.status is not CampaignStatus.ACTIVE
+        or seen.campaign.status not in _SENDING
         or not conversation.is_open
         or conversation.pause is not None
         or not slot.wanted

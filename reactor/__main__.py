@@ -1,5 +1,6 @@
 """Where the program `reactor` begins and ends."""
 
+import gc
 import os
 import sys
 
@@ -8,8 +9,13 @@ import click
 from reactor.cli.commands import reactor
 from reactor.cli.failure import ExitCode
 
+#: New objects between two looks for garbage. A batch makes thousands that live for a few
+#: milliseconds and hold no cycles: with Python's own 2,000 a fifteenth of the time is spent looking.
+GARBAGE_OBJECTS = 20_000
+
 
 def main() -> None:
+    gc.set_threshold(GARBAGE_OBJECTS)
     sys.exit(_run())
 
 

@@ -14,7 +14,15 @@ from reactor.failures import fail
 from reactor.newer import NEWER_SECONDS
 from reactor.opening import Chunk
 from reactor.sharing import OVERDUE_SECONDS
-from reactor.store.protocol import Batch, BrokenDocument, Order, Scope, Sight, StoreUnavailableError
+from reactor.store.protocol import (
+    Batch,
+    BrokenDocument,
+    Order,
+    RawDocument,
+    Scope,
+    Sight,
+    StoreUnavailableError,
+)
 from reactor.turns import Turn
 from reactor.walk import Setting, walk
 from schemas.campaign import Campaign, CampaignStatus
@@ -46,6 +54,8 @@ class Known:
 
     conversations: tuple[Conversation, ...]
     broken: tuple[BrokenDocument, ...] = ()
+    #: None: these are still to be read.
+    updates: tuple[RawDocument, ...] | None = None
 
 
 @frozen(kw_only=True)
@@ -148,6 +158,7 @@ async def _load(
                 exclude=frozenset(engine.turns.in_flight) | engine.newer.of(campaign.id),
                 queued=queued,
                 known=known.conversations if known else None,
+                known_updates=known.updates if known else None,
                 buckets=engine.share.buckets_of(campaign.id),
                 besides=_besides(engine, campaign, scope),
                 besides_since=scene.now - engine.scale.campaign_span(OVERDUE_SECONDS),

@@ -5,6 +5,7 @@ from loguru import logger
 from handlers.atom import DUE, settled
 from handlers.campaign import retries_over, step
 from handlers.orders import retry
+from reactor.at_once import begin_at_once
 from reactor.batches import (
     COME_BACK_SECONDS,
     Fresh,
@@ -17,10 +18,10 @@ from reactor.batches import (
 from reactor.engine import Engine
 from reactor.gatekeeper import allowances, closed
 from reactor.inbox import Answers, read_orders
-from reactor.opening import Opened, open_chunk
+from reactor.opening import open_chunk
 from reactor.recount import keep_counted
 from reactor.retention import let_go
-from reactor.store.protocol import BrokenDocument, Change, Inbox, Scope
+from reactor.store.protocol import BrokenDocument, Change, Inbox, Scope, Sight
 from reactor.turns import Turn
 from reactor.unknown import answer_unknown
 from reactor.walk import Setting
@@ -42,12 +43,9 @@ async def take_turn(engine: Engine, turn: Turn, fresh: Fresh | None = None) -> N
     known = present.named
     if not campaign.opened:
         opened = await _open(engine, turn, campaign, present)
-        if opened is None or not opened.campaign.opened:
+        if opened is None:
             return
-        campaign = opened.campaign
-        # Begun together, whoever's they will be.
-        all_of_it = opened.conversations if present.fresh else None
-        known = None if all_of_it is None else Known(all_of_it)
+        campaign, known = opened
     if scope_of(campaign) is not Scope.DUE:
         known = None
     scene = evolve(present.scene, campaign=campaign)
@@ -84,8 +82,7 @@ async def _prepare(engine: Engine, turn: Turn, present: Present) -> Campaign | N
 
 async def _read(engine: Engine, turn: Turn, fresh: Fresh | None) -> Present | None:
     since = fresh.since if fresh else engine.clock.monotonic()
-    named = turn.named if turn.only_named else ()
-    sight = fresh.sight if fresh else await engine.store.sight(turn.campaign_id, named)
+    sight = fresh.sight if fresh else await _sight(engine, turn)
     now, campaign = sight.now, sight.campaign
     if fresh is None:
         engine.clock.note(now)
@@ -93,7 +90,9 @@ async def _read(engine: Engine, turn: Turn, fresh: Fresh | None) -> Present | No
         allowed = allowances(engine, sight.channels, now)
         scene = engine.scene(campaign, now, sight.channels, closed(allowed))
         setting = Setting(scene=scene, since=since, allowed=allowed)
-        of_names = Known(sight.conversations, sight.broken) if turn.only_named else None
+        of_names = None
+        if turn.only_named:
+            of_names = Known(sight.conversations, sight.broken, sight.updates)
         return Present(campaign=campaign, setting=setting, fresh=fresh, named=of_names)
     if campaign is None:
         engine.turns.gone(turn.named)
@@ -107,6 +106,13 @@ async def _read(engine: Engine, turn: Turn, fresh: Fresh | None) -> Present | No
         engine.telemetry.failed("", "InvalidDocumentError")
         engine.turns.due(turn.campaign_id, now + engine.scale.campaign_span(BROKEN_SECONDS))
     return None
+
+
+async def _sight(engine: Engine, turn: Turn) -> Sight:
+    """Read the campaign; and all that the turn is for, if that is known beforehand."""
+    if turn.only_named:
+        return await engine.store.sight(turn.campaign_id, turn.named, turn.addressees)
+    return await engine.store.sight(turn.campaign_id)
 
 
 async def _follow_orders(engine: Engine, turn: Turn, present: Present) -> Campaign | None:
@@ -134,21 +140,37 @@ async def _follow_orders(engine: Engine, turn: Turn, present: Present) -> Campai
     return campaign
 
 
-async def _open(engine: Engine, turn: Turn, campaign: Campaign, present: Present) -> Opened | None:
-    """Open a chunk; updates of its conversations wait until all are there."""
+async def _open(
+    engine: Engine, turn: Turn, campaign: Campaign, present: Present
+) -> tuple[Campaign, Known | None] | None:
+    """
+    Open a chunk, or all of a small request; None: not all is opened yet, and updates wait.
+
+    Beside the campaign: what of it is known and not begun yet.
+    """
+    fresh = present.fresh
+    if fresh and fresh.chunk:
+        scene = evolve(present.scene, campaign=campaign)
+        setting = evolve(present.setting, scene=scene)
+        barred = frozenset(campaign.barred or ())
+        begun = await begin_at_once(engine, setting, barred, fresh.chunk)
+        if begun is None:
+            return None
+        engine.share.opened(campaign.id)
+        if begun.rest is None:
+            engine.turns.want_sweep()
+        return begun.campaign, None if begun.rest is None else Known(begun.rest)
     link = (campaign.traceparent, campaign.tracestate)
     attributes = {"campaign_id": campaign.id, "campaign_type": campaign.type}
-    chunk = present.fresh.chunk if present.fresh else None
     with engine.telemetry.span("open", link=link, attributes=attributes):
-        opened = await open_chunk(engine, campaign, present.scene.now, chunk)
-    if opened is None or not opened.campaign.opened:
+        opened = await open_chunk(engine, campaign, present.scene.now)
+    if opened is None or not opened.opened:
         engine.turns.name(campaign.id, turn.named)
-        return opened
+        return None
     engine.share.opened(campaign.id)
-    if chunk is None or opened.conversations is None:
-        # What was inserted early waits in the inbox.
-        engine.turns.want_sweep()
-    return opened
+    # What was inserted early waits in the inbox.
+    engine.turns.want_sweep()
+    return opened, None
 
 
 async def _retry_failed(engine: Engine, present: Present) -> None:

@@ -6,8 +6,9 @@ agent inserted with acknowledgement before the mark wins, and no key is without 
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from datetime import timedelta
+from functools import partial
 
 import anyio
 from attrs import define, field, frozen
@@ -25,6 +26,7 @@ from reactor.engine import Engine
 from reactor.gatekeeper import Permits, give_back, learn, permit, too_slow
 from reactor.giving_way import give_way
 from reactor.store.protocol import Change, Look, LookOrder, StoreUnavailableError
+from reactor.together import together
 from reactor.watch import Watch
 from schemas.address import address_key
 from schemas.campaign import Campaign
@@ -63,8 +65,13 @@ class _Batch:
     unused: Counter[str] = field(factory=Counter)
 
 
-async def deliver(engine: Engine, marked: Marked) -> None:
-    """Hand off what was marked, and record what came of it."""
+async def deliver(engine: Engine, marked: Marked, meanwhile: Callable[[], Awaitable[None]]) -> None:
+    """
+    Hand off what was marked, and record what came of it.
+
+    `meanwhile`: what nobody who waits for a message has to wait for. It is begun once the look is
+    taken, or could not be.
+    """
     batch = _Batch()
     try:
         await _prepare(engine, marked, batch)
@@ -72,8 +79,12 @@ async def deliver(engine: Engine, marked: Marked) -> None:
         # Nothing was handed off: to record that spares whoever takes over a doubt.
         withdrawn = Outcome(kind=OutcomeKind.WITHDRAWN)
         nothing = _Batch(outcomes=dict.fromkeys(marked.conversations, withdrawn))
-        await _record(engine, marked, nothing)
+        await together(partial(_record, engine, marked, nothing), meanwhile)
         raise
+    await together(partial(_hand_off_and_record, engine, marked, batch), meanwhile)
+
+
+async def _hand_off_and_record(engine: Engine, marked: Marked, batch: _Batch) -> None:
     if batch.rendered:
         async with engine.slots.aside():
             with engine.turns.aside(marked.scene.campaign.id):

@@ -55,7 +55,7 @@ def settle(
     """
     for before, after in changes:
         engine.changed.note(campaign.id)
-        engine.turns.belongs(after.id, campaign.id)
+        engine.turns.belongs(after)
         if after.due_at:
             engine.turns.due(campaign.id, after.due_at)
         else:

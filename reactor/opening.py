@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 
 import bson
-from attrs import frozen
+from attrs import define, frozen
 from loguru import logger
 
 from handlers.campaign import failed, opened_through
@@ -27,7 +27,7 @@ from reactor.store.protocol import (
     RejectedRecipient,
 )
 from schemas.batch_request import BATCH_RECIPIENTS
-from schemas.campaign import Campaign, CampaignStatus
+from schemas.campaign import Campaign
 from schemas.conversation import Conversation
 from schemas.converter import InvalidDocumentError, read_recipient
 from schemas.documents import CODEC
@@ -55,46 +55,76 @@ class Chunk:
     next_after: object = None
 
 
-@frozen(kw_only=True)
-class Opened:
-    campaign: Campaign
-    #: What was opened, as it stands in the database; None: some of it was there before.
-    conversations: tuple[Conversation, ...] | None
+@define
+class Made:
+    """What a chunk comes to."""
+
+    #: Of those who get one, as they are opened.
+    conversations: list[Conversation]
+    #: Those who get none, as in a chunk.
+    rejected: list[tuple[object, object, str]]
 
 
-async def open_chunk(
-    engine: Engine, campaign: Campaign, now: datetime, chunk: Chunk | None = None
-) -> Opened | None:
+async def open_chunk(engine: Engine, campaign: Campaign, now: datetime) -> Campaign | None:
     """
-    Open the next chunk, which may have been read before; None: another worker was faster.
+    Open the next chunk; None: another worker was faster.
 
     The request is answered before the campaign is marked as opened: an interrupted answer is
-    written again. A chunk read before is a whole request, whose first messages leave in this turn:
-    their mark carries all of it.
+    written again.
     """
-    request, store, at_once = campaign.batch_request_id, engine.store, chunk is not None
-    chunk = chunk or await _next_chunk(engine, campaign)
+    chunk = await _next_chunk(engine, campaign)
     if chunk is None:
         gone = failed(campaign, "the batch request was gone before all was opened", now)
-        written = await store.write_campaign(campaign, gone)
-        return Opened(campaign=written, conversations=()) if written else None
+        return await engine.store.write_campaign(campaign, gone)
     decided = await _decided(engine, campaign, chunk.found)
     if decided is None:
         return None
     campaign, barred = decided
-    opened, rejected = [], list(chunk.rejected)
+    made = await make(chunk, campaign, barred, now)
+    await insert(engine, made, made.conversations, carried=True)
+    return await close_chunk(engine, campaign, chunk, made.rejected, now)
+
+
+async def make(
+    chunk: Chunk, campaign: Campaign, barred: Collection[ConversationId], now: datetime
+) -> Made:
+    """Make the conversations of a chunk, but of those who must not be written to."""
+    made = Made([], list(chunk.rejected))
     for number, one in enumerate(chunk.found, 1):
         await give_way(number)
-        made = open_conversation(one, campaign, now)
-        if made.id in barred:
-            rejected.append((one.position, one.recipient.id, SUPPRESSED))
+        conversation = open_conversation(one, campaign, now)
+        if conversation.id in barred:
+            made.rejected.append((one.position, one.recipient.id, SUPPRESSED))
         else:
-            opened.append(made)
-    conflicts = await store.insert_conversations(opened)
+            made.conversations.append(conversation)
+    return made
+
+
+async def insert(
+    engine: Engine, made: Made, conversations: Sequence[Conversation], *, carried: bool
+) -> Mapping[int, Conflict]:
+    """
+    Insert conversations; who is there twice is rejected. By index: which were not inserted.
+
+    `carried`: as in the store; False where a message is marked already.
+    """
+    conflicts = await engine.store.insert_conversations(conversations, carried=carried)
     for index, conflict in conflicts.items():
         if conflict is not Conflict.SAME:
-            twin = opened[index]
-            rejected.append((twin.position, twin.recipient.id, _CONFLICTS[conflict]))
+            twin = conversations[index]
+            made.rejected.append((twin.position, twin.recipient.id, _CONFLICTS[conflict]))
+    return conflicts
+
+
+async def close_chunk(
+    engine: Engine,
+    campaign: Campaign,
+    chunk: Chunk,
+    rejected: Sequence[tuple[object, object, str]],
+    now: datetime,
+) -> Campaign | None:
+    """Report who was rejected, and note how far the opening has come; after the last, answer."""
+    store = engine.store
     if rejected:
         await store.reject_recipients([_entry(campaign, *each) for each in rejected])
     done = chunk.next_after is None
@@ -102,18 +132,12 @@ async def open_chunk(
     if done:
         count, first = await _rejected(engine, campaign, rejected)
         after = evolve(after, counts=evolve(after.counts, rejected=count))
-        await store.answer(
-            Inbox.BATCH_REQUESTS, [(_raw_id(request), _accepted(after, count, first))], carried=True
-        )
-    begins = at_once and any(one.due_at and one.due_at <= now for one in opened)
-    carried = begins and after.status is CampaignStatus.ACTIVE
-    written = await store.write_campaign(campaign, after, carried=carried)
-    if written is None:
-        return None
-    engine.changed.note(campaign.id)
-    there_before = Conflict.SAME in conflicts.values()
-    made_now = tuple(one for index, one in enumerate(opened) if index not in conflicts)
-    return Opened(campaign=written, conversations=None if there_before else made_now)
+        answer = (_raw_id(campaign.batch_request_id), _accepted(after, count, first))
+        await store.answer(Inbox.BATCH_REQUESTS, [answer], carried=True)
+    written = await store.write_campaign(campaign, after)
+    if written is not None:
+        engine.changed.note(campaign.id)
+    return written
 
 
 async def _next_chunk(engine: Engine, campaign: Campaign) -> Chunk | None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from functools import partial
 
 from loguru import logger
 
@@ -20,6 +21,7 @@ from reactor.store.protocol import (
     Sight,
     StoreUnavailableError,
 )
+from reactor.together import together
 from schemas.batch_request import BATCH_RECIPIENTS, BatchRequest, OnInvalidRecipient
 from schemas.campaign import Campaign, CampaignStatus
 from schemas.converter import (
@@ -39,10 +41,12 @@ MAX_PROBLEMS = 100
 
 async def take_request(engine: Engine, raw_id: RawDocument) -> None:
     """Accept or reject one request, if it still waits; a defect of ours is retried, then parked."""
-    for raw in await engine.store.read(Inbox.BATCH_REQUESTS, [raw_id]):
-        since = engine.clock.monotonic()
-        sight = await _sight(engine, raw)
-        engine.clock.note(sight.now)
+    since = engine.clock.monotonic()
+    raws, sight = await together(
+        partial(engine.store.read, Inbox.BATCH_REQUESTS, [raw_id]), partial(_sight, engine, raw_id)
+    )
+    engine.clock.note(sight.now)
+    for raw in raws:
         try:
             if isinstance(sight.campaign, Campaign):
                 await _answer_again(engine, raw, sight.campaign)
@@ -96,10 +100,10 @@ async def _decided_at_once(
     return evolve(campaign, barred=barred), chunk
 
 
-async def _sight(engine: Engine, raw: RawDocument) -> Sight:
+async def _sight(engine: Engine, raw_id: RawDocument) -> Sight:
     """See the campaign of a request that was accepted before or is being opened, if there is one."""
     try:
-        identity = decode(only_id(raw.data))["_id"]
+        identity = decode(only_id(raw_id.data))["_id"]
     except InvalidDocumentError:
         identity = None
     if isinstance(identity, AgentId.__value__):

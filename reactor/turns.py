@@ -7,15 +7,16 @@ without I/O; the dispatcher asks it, the listener, the timer and the sweep tell 
 
 import heapq
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime
 
 import anyio
 from attrs import define, field, frozen
 
-from reactor.store.protocol import Hint, RawDocument
-from schemas.ids import CampaignId, ConversationId
+from reactor.store.protocol import Addressees, Hint, RawDocument
+from schemas.conversation import Conversation
+from schemas.ids import AgentId, CampaignId, ConversationId
 
 #: Hints that are kept; beyond, they are dropped and a sweep is asked for.
 MAX_HINTS = 10_000
@@ -35,6 +36,8 @@ class Turn:
     orders: tuple[RawDocument, ...] = ()
     #: Nothing else is known to wait: neither is anything due, nor has something else come to an end.
     only_named: bool = False
+    #: Who the named ones are, if that is remembered of all.
+    addressees: Addressees | None = None
 
 
 @define
@@ -70,7 +73,7 @@ class Turns:
     _updates: dict[bytes, Hint] = field(factory=dict)
     _held: int = 0
     _loading: dict[CampaignId, anyio.Lock] = field(factory=dict)
-    _campaigns: dict[ConversationId, CampaignId] = field(factory=dict)
+    _whose: dict[ConversationId, tuple[CampaignId, AgentId, str]] = field(factory=dict)
 
     # -- told ------------------------------------------------------------------------------------
     def request(self, raw_id: RawDocument) -> None:
@@ -81,24 +84,24 @@ class Turns:
 
     def update(self, hint: Hint) -> None:
         """An update waits, of a conversation whose campaign may have to be looked up, or of none."""
-        campaign_id = self._campaigns.get(hint.conversation_id) if hint.conversation_id else None
-        if hint.conversation_id and campaign_id:
-            self.name(campaign_id, [hint.conversation_id])
+        whose = self._whose.get(hint.conversation_id) if hint.conversation_id else None
+        if hint.conversation_id and whose:
+            self.name(whose[0], [hint.conversation_id])
         elif hint.raw_id.data not in self._updates and self._room():
             self._updates[hint.raw_id.data] = hint
             self.wake()
 
-    def belongs(self, conversation: ConversationId, campaign_id: CampaignId) -> None:
+    def belongs(self, one: Conversation) -> None:
         """Remember whose a conversation is: that never changes."""
-        if conversation not in self._campaigns:
-            if len(self._campaigns) >= MAX_KNOWN:
-                del self._campaigns[next(iter(self._campaigns))]
-            self._campaigns[conversation] = campaign_id
+        if one.id not in self._whose:
+            if len(self._whose) >= MAX_KNOWN:
+                del self._whose[next(iter(self._whose))]
+            self._whose[one.id] = one.campaign_id, one.batch_request_id, one.recipient.id
 
     def gone(self, conversations: Iterable[ConversationId]) -> None:
         """They are no more: whoever writes about them hears of that when they are looked up."""
         for conversation in conversations:
-            if self._campaigns.pop(conversation, None):
+            if self._whose.pop(conversation, None):
                 self.want_sweep()
 
     def order(self, campaign_id: CampaignId, raw_ids: Iterable[RawDocument] = ()) -> None:
@@ -236,13 +239,22 @@ class Turns:
         self._held -= len(named) + len(orders)
         if rest := named[self.batch_size :]:
             self.name(campaign_id, rest)
+        named = named[: self.batch_size]
         return Turn(
             campaign_id=campaign_id,
-            named=frozenset(named[: self.batch_size]),
+            named=frozenset(named),
             ordered=waiting.ordered,
             orders=orders,
             only_named=not (waiting.ordered or waiting.due),
+            addressees=self._addressees(named),
         )
+
+    def _addressees(self, named: Sequence[ConversationId]) -> Addressees | None:
+        known = [whose for one in named if (whose := self._whose.get(one))]
+        if not known or len(known) < len(named):
+            return None
+        recipients = frozenset(recipient for _, _, recipient in known)
+        return Addressees(batch_request_id=known[0][1], recipient_ids=recipients)
 
     def _queued(self, campaign_id: CampaignId) -> _Waiting:
         waiting = self._waiting.get(campaign_id)

@@ -1,8 +1,8 @@
 """The walk of one batch: handle, apply, deliver. Whatever woke it, this is the way."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
-import anyio
 from attrs import frozen
 from loguru import logger
 
@@ -89,33 +89,16 @@ async def walk(engine: Engine, batch: Batch, setting: Setting) -> bool:
     _name_what_waits(engine, scene, decided, applied)
     if marked:
         mail = Marked(scene=scene, since=setting.since, conversations=marked)
-        await _deliver_and_answer(engine, mail, answers)
+        await deliver(engine, mail, partial(_answer_meanwhile, engine, answers))
     return bool(applied.won or answered or any(not each.newer for each in batch.broken))
 
 
-async def _deliver_and_answer(engine: Engine, marked: Marked, answers: Answers) -> None:
-    """
-    Answer the updates while the last look is taken: what they led to is written.
-
-    Whatever cannot be answered is found by a sweep, and then it was applied before.
-    """
-    failed: Exception | None = None
-
-    async def answer() -> None:
-        try:
-            await answers.write(engine.store, Inbox.CONVERSATION_UPDATES)
-        except (StoreUnavailableError, StoreRefusedError):
-            engine.turns.want_sweep()
-
-    async with anyio.create_task_group() as tasks:
-        if len(answers):
-            tasks.start_soon(answer)
-        try:
-            await deliver(engine, marked)
-        except Exception as error:  # noqa: BLE001 - raised outside, where no group is put around it
-            failed = error
-    if failed:
-        raise failed
+async def _answer_meanwhile(engine: Engine, answers: Answers) -> None:
+    """Whatever cannot be answered now is found by a sweep, and then it was applied before."""
+    try:
+        await answers.write(engine.store, Inbox.CONVERSATION_UPDATES)
+    except (StoreUnavailableError, StoreRefusedError):
+        engine.turns.want_sweep()
 
 
 async def _handle(
@@ -134,7 +117,7 @@ async def _handle(
         updates = by_conversation.get(conversation.id, [])
         slot = conversation.slot
         entry = batch.ledger.get(slot.key(conversation.id)) if slot else None
-        outcome = _attempt(conversation, updates, entry, scene)
+        outcome = attempt(conversation, updates, entry, scene)
         if isinstance(outcome, Step):
             decided.append(Decided(before=conversation, step=outcome, updates=updates))
             slot = outcome.conversation.slot
@@ -158,9 +141,10 @@ async def _handle(
     return decided
 
 
-def _attempt(
+def attempt(
     conversation: Conversation, updates: Updates, entry: LedgerEntry | None, scene: Scene
 ) -> Step | Exception:
+    """Decide it; a defect is given, and not raised."""
     try:
         return step(conversation, [update for _, update in updates], entry, scene)
     except Exception as error:  # noqa: BLE001 - a defect of ours stops no neighbour
@@ -172,7 +156,7 @@ async def _isolate(
 ) -> None:
     """Find out whether one of the updates is at fault; if none is, the conversation is."""
     for raw, update in updates:
-        if isinstance(_attempt(conversation, [(raw, update)], None, scene), Exception):
+        if isinstance(attempt(conversation, [(raw, update)], None, scene), Exception):
             await fail_update(engine, scene, raw, error)
             engine.turns.name(scene.campaign.id, [conversation.id])
             return

@@ -1,6 +1,5 @@
 """The composition root: everything a worker is made of, how it starts, and how it ends."""
 
-import gc
 import os
 import platform
 import secrets
@@ -48,9 +47,6 @@ COUNT_LOOK_SECONDS = 0.5
 #: Batches of each slot that may be at a channel at once.
 HANDS_FULL = 2
 EXIT_FAILED = 1
-#: New objects between two looks for garbage. A batch makes thousands that live for its few
-#: milliseconds and hold no cycles: with Python's own 2,000 a fifteenth of the time is spent looking.
-GARBAGE_OBJECTS = 20_000
 
 
 @frozen(kw_only=True)
@@ -206,10 +202,6 @@ async def run(settings: Settings, *, once: bool = False, stop: anyio.Event | Non
         except (PyMongoError, StoreUnavailableError) as error:
             logger.bind(error_type=type(error).__name__).error("The worker cannot start: {}", error)
             return EXIT_FAILED
-        # What is there now stays, and need not be looked at again.
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(GARBAGE_OBJECTS)
         if once:
             await worker.run_once()
         else:

@@ -2,7 +2,8 @@
 
 import pytest
 
-import reactor.campaigns
+import reactor.at_once
+import reactor.opening
 import reactor.requests
 import reactor.walk
 from reactor.store.protocol import StoreUnavailableError
@@ -106,12 +107,13 @@ async def test_a_batch_that_fails_is_split(world, monkeypatch):
     """The guilty conversation stands alone; its neighbours of the same batch are written to."""
     deliver = reactor.walk.deliver
 
-    async def poisoned(engine, marked):
+    async def poisoned(engine, marked, meanwhile):
         if any(one.recipient.id == "r2" for one in marked.conversations.values()):
             raise ZeroDivisionError
-        await deliver(engine, marked)
+        await deliver(engine, marked, meanwhile)
 
     monkeypatch.setattr(reactor.walk, "deliver", poisoned)
+    monkeypatch.setattr(reactor.at_once, "deliver", poisoned)
     await world.submit(5, template=TEMPLATE)
     # What was marked in the batch that failed is taken over when its lease is over.
     await world.pass_time(minutes=1)
@@ -122,14 +124,14 @@ async def test_a_batch_that_fails_is_split(world, monkeypatch):
 
 async def test_a_campaign_that_cannot_be_worked_on_fails_alone(world, monkeypatch):
     """It is tried again, then ended with its error; the campaign beside it does not notice."""
-    open_chunk = reactor.campaigns.open_chunk
+    open_conversation = reactor.opening.open_conversation
 
-    async def poisoned(engine, campaign, *rest):
+    def poisoned(found, campaign, now):
         if campaign.batch_request_id == "poison":
             raise ZeroDivisionError
-        return await open_chunk(engine, campaign, *rest)
+        return open_conversation(found, campaign, now)
 
-    monkeypatch.setattr(reactor.campaigns, "open_chunk", poisoned)
+    monkeypatch.setattr(reactor.opening, "open_conversation", poisoned)
     world.request = "poison"
     await world.submit(template=TEMPLATE)
     for _ in range(3):

@@ -6,6 +6,7 @@ import pytest
 from attrs import evolve
 
 from handlers.last_look import AGAIN, AGAIN_MOST, Seen, verdict
+from schemas.campaign import CampaignStatus
 from schemas.hand_off import Outcome, OutcomeKind
 from schemas.message import MessageStatus
 from tests.builders import NOW, campaign
@@ -55,6 +56,14 @@ def test_by_default_there_is_room():
     """Who counts nothing stops nothing."""
     seen = Seen(now=NOW, campaign=campaign(), stopped=False, suppressed=False)
     assert judged(seen) is None
+
+
+@pytest.mark.parametrize("status", CampaignStatus)
+def test_a_campaign_sends_while_it_is_active_or_being_opened(status):
+    """First messages leave beside the opening; of any other campaign none does."""
+    outcome = judged(evolve(looked(0), campaign=campaign(status=status)))
+    assert (outcome is None) == (status in {CampaignStatus.PENDING, CampaignStatus.ACTIVE})
+    assert outcome is None or outcome.kind is OutcomeKind.WITHDRAWN
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,9 @@ import pytest
 from anyio import wait_all_tasks_blocked
 
 from reactor.slots import Slots
-from reactor.store.protocol import Hint, RawDocument
+from reactor.store.protocol import Hint, RawDocument, recipients_of
 from reactor.turns import MAX_KNOWN, Turns
+from tests.builders import conversation
 
 
 class Bell:
@@ -158,11 +159,15 @@ def test_whose_a_conversation_is_need_not_be_looked_up_again():
     """Until it is no more; and only so many are remembered."""
     turns = Turns(max_campaigns=9, batch_size=10, wake=Bell())
     hints = [Hint(raw_id=RawDocument(str(n).encode()), conversation_id=f"c{n}") for n in range(2)]
-    turns.belongs("c0", "a")
+    turns.belongs(conversation("r0", id="c0", campaign_id="a"))
     for hint in hints:
         turns.update(hint)
     assert turns.take_updates() == (hints[1],)
-    assert turns.take().named == {"c0"}
+    turn = turns.take()
+    assert (turn.campaign_id, turn.named) == ("a", {"c0"})
+    assert turn.addressees == recipients_of(conversation().batch_request_id, [conversation("r0")])
+    turns.name("a", ["c0", "c1"])
+    assert turns.take().addressees is None
     turns.gone(["c9"])
     assert not turns.sweep_wanted.is_set()
     turns.gone(["c0", "c9"])
@@ -170,7 +175,7 @@ def test_whose_a_conversation_is_need_not_be_looked_up_again():
     turns.update(hints[0])
     assert turns.take_updates() == (hints[0],)
     for number in range(MAX_KNOWN + 1):
-        turns.belongs(f"c{number}", "a")
+        turns.belongs(conversation(id=f"c{number}"))
     turns.update(hints[0])
     assert turns.take_updates() == (hints[0],)
 

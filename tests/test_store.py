@@ -15,6 +15,7 @@ from pymongo import AsyncMongoClient
 from reactor.clock import TimeScale
 from reactor.indexes import ensure_indexes
 from reactor.store.base import RAW
+from reactor.store.hints import FEW
 from reactor.store.memory import MemoryStore
 from reactor.store.mongo import MongoStore
 from reactor.store.protocol import (
@@ -28,6 +29,7 @@ from reactor.store.protocol import (
     RawDocument,
     RejectedRecipient,
     Scope,
+    recipients_of,
 )
 from schemas.campaign import CampaignStatus
 from schemas.channel import Alert, AlertKind, ChannelState, Circuit, CircuitState
@@ -1590,6 +1592,29 @@ async def test_the_sight_brings_what_is_named(world):
     assert [each.id for each in sight.broken] == [conversation("bad").id]
     nothing = await world.store.sight(CAMPAIGN)
     assert (nothing.conversations, nothing.broken) == ((), ())
+
+
+async def test_the_sight_brings_the_updates_of_whom_it_names(world):
+    """In either form of address, answered or put off ones not; None where they may be more."""
+    await world.store.insert_campaign(campaign())
+    one, other = conversation("r0"), conversation("r1")
+    await world.store.insert_conversations([one, other])
+    by_recipient = {"batch_request_id": one.batch_request_id, "recipient_id": "r0"}
+    about = {"by id": {"conversation_id": one.id}, "by recipient": by_recipient}
+    about["of another"] = {"conversation_id": other.id}
+    about["answered"] = {**by_recipient, "status": "applied"}
+    about["put off"] = {**by_recipient, "due_at": NOW + 3_650 * DAY}
+    about["whenever"] = {**by_recipient, "due_at": "soon"}
+    await world.put(UPDATES, *({"_id": name, **fields} for name, fields in about.items()))
+    recipients = recipients_of(one.batch_request_id, [one])
+    sight = await world.store.sight(CAMPAIGN, [one.id], recipients)
+    assert sight.conversations == (one,)
+    assert sorted(texts(sight.updates)) == ["by id", "by recipient", "whenever"]
+    assert (await world.store.sight(CAMPAIGN, [one.id])).updates is None
+    await world.put(UPDATES, *({"_id": n, **by_recipient} for n in range(FEW - 5)))
+    assert len((await world.store.sight(CAMPAIGN, [one.id], recipients)).updates) == FEW - 2
+    await world.put(UPDATES, {"_id": "one more", **by_recipient})
+    assert (await world.store.sight(CAMPAIGN, [one.id], recipients)).updates is None
 
 
 async def test_a_broken_campaign_is_seen_as_such(world):

@@ -4,7 +4,7 @@ import json
 from collections import Counter
 from datetime import datetime, timedelta
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
 from handlers.conversation import hands_off
 from handlers.gates import PROBES
@@ -135,6 +135,15 @@ class WitnessedStore(MemoryStore):
             if after:
                 self.seen.applied(change.before, after)
         return applied
+
+    async def insert_conversations(self, conversations, *, carried=False):
+        """Write down what was inserted with its message marked."""
+        conflicts = await super().insert_conversations(conversations, carried=carried)
+        for index, one in enumerate(conversations):
+            if index not in conflicts and one.slot:
+                assert not carried
+                self.seen.applied(evolve(one, slot=None), one)
+        return conflicts
 
     async def record(self, entries):
         """Write down what was recorded as sent."""

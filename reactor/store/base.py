@@ -151,7 +151,7 @@ class MongoBase:
         """Read what `campaign_by_id` gave; with `known`, that was without the template."""
         for raw in raws:
             try:
-                return self._templates.decoded(decode(raw.data), known)
+                return self._templates.decoded(raw, known)
             except (InvalidDocumentError, NewerSchemaError) as error:
                 return broken(raw, error)
         return None

@@ -7,12 +7,11 @@ from typing import Any
 from anyio.lowlevel import checkpoint
 
 from reactor.store.bson_order import bson_order
+from reactor.store.hints import is_put_off
 from reactor.store.memory_documents import Documents, Fields, Stored
-from reactor.store.overview import date_of
-from reactor.store.protocol import RawDocument
+from reactor.store.protocol import Addressees, RawDocument
 from reactor.store.templates import Templates
-from schemas.conversation import Conversation
-from schemas.ids import AgentId
+from schemas.ids import ConversationId
 
 
 class MemoryBase:
@@ -46,17 +45,13 @@ def is_unanswered(fields: Fields) -> bool:
     return fields.get("status") is None
 
 
-def is_put_off(fields: Fields, now: datetime) -> bool:
-    """What is no date puts nothing off."""
-    due_at = date_of(fields.get("due_at"))
-    return due_at is not None and due_at > now
-
-
-def is_about(fields: Fields, request: AgentId, conversations: Collection[Conversation]) -> bool:
+def is_about(
+    fields: Fields, conversations: Collection[ConversationId], recipients: Addressees
+) -> bool:
     """Say whether an update is of one of these, by either address."""
-    return fields.get("conversation_id") in [one.id for one in conversations] or (
-        fields.get("batch_request_id") == request
-        and fields.get("recipient_id") in [one.recipient.id for one in conversations]
+    return fields.get("conversation_id") in conversations or (
+        fields.get("batch_request_id") == recipients.batch_request_id
+        and fields.get("recipient_id") in recipients.recipient_ids
     )
 
 

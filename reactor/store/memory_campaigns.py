@@ -6,16 +6,24 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from reactor.store.base import broken, read_each
-from reactor.store.memory_base import raws_of
+from reactor.store.hints import FEW, few
+from reactor.store.memory_base import is_about, is_unanswered, raws_of
 from reactor.store.memory_channels import MemoryChannels
 from reactor.store.memory_documents import Fields, Stored
 from reactor.store.overview import counts_of, date_of, due_of, message_counts_of
 from reactor.store.patches import patch_between
-from reactor.store.protocol import BrokenDocument, Due, RawDocument, Scope, Sight
+from reactor.store.protocol import (
+    Addressees,
+    BrokenDocument,
+    Due,
+    Inbox,
+    RawDocument,
+    Scope,
+    Sight,
+)
 from schemas.campaign import Campaign, CampaignStatus, Counts, MessageCounts
 from schemas.conversation import Conversation, ConversationStatus, SlotState
 from schemas.converter import InvalidDocumentError, NewerSchemaError
-from schemas.documents import decode
 from schemas.evolving import evolve
 from schemas.ids import CampaignId, ConversationId
 from schemas.problems import SCHEMA_VERSION
@@ -38,8 +46,14 @@ class MemoryCampaigns(MemoryChannels):
         await self._pause()
         return self._clock(), self._campaign(campaign)
 
-    async def sight(self, campaign: CampaignId, named: Collection[ConversationId] = ()) -> Sight:
+    async def sight(
+        self,
+        campaign: CampaignId,
+        named: Collection[ConversationId] = (),
+        addressees: Addressees | None = None,
+    ) -> Sight:
         await self._pause()
+        now = self._clock()
         found = [
             one
             for one in self._of("conversations").among(named)
@@ -47,19 +61,28 @@ class MemoryCampaigns(MemoryChannels):
         ]
         conversations, broke = read_each(Conversation, raws_of(found))
         return Sight(
-            now=self._clock(),
+            now=now,
             campaign=self._campaign(campaign),
             channels=self._states(),
             conversations=tuple(conversations),
             broken=tuple(broke),
+            updates=self._few(named, addressees, now) if addressees else None,
         )
+
+    def _few(
+        self, named: Collection[ConversationId], addressees: Addressees, now: datetime
+    ) -> tuple[RawDocument, ...] | None:
+        found = self._of(Inbox.CONVERSATION_UPDATES).where(
+            lambda fields: is_unanswered(fields) and is_about(fields, named, addressees)
+        )
+        return few(raws_of(found[:FEW]), now)
 
     def _campaign(self, campaign: CampaignId) -> Campaign | BrokenDocument | None:
         stored = self._of("campaigns").get(campaign)
         if stored is None:
             return None
         try:
-            return self._templates.decoded(decode(stored.raw), self._templates.get(campaign))
+            return self._templates.decoded(RawDocument(stored.raw), None)
         except (InvalidDocumentError, NewerSchemaError) as error:
             return broken(RawDocument(stored.raw), error)
 

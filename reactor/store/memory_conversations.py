@@ -25,6 +25,7 @@ from reactor.store.protocol import (
     RawDocument,
     Scope,
     UnansweredUpdate,
+    recipients_of,
 )
 from schemas.campaign import Campaign
 from schemas.conversation import MAX_HISTORY, Conversation, ConversationStatus, SlotState
@@ -61,10 +62,13 @@ class MemoryConversations(MemoryCampaigns):
 
     def _batch(self, order: Order, conversations: Sequence[Conversation]) -> Batch:
         """Find what belongs to conversations."""
-        updates = self._updates_of(order.campaign.batch_request_id, conversations)
+        updates = order.known_updates
+        if updates is None:
+            request = order.campaign.batch_request_id
+            updates = earliest(self._updates_of(request, conversations), order.now, MAX_UPDATES)
         return Batch(
             conversations=tuple(conversations),
-            updates=earliest(updates, order.now, MAX_UPDATES),
+            updates=updates,
             ledger=self._entries(overdue_keys(conversations, order.now)),
         )
 
@@ -111,8 +115,10 @@ class MemoryConversations(MemoryCampaigns):
     def _updates_of(
         self, request: AgentId, conversations: Collection[Conversation]
     ) -> list[Stored]:
+        ids = {one.id for one in conversations}
+        recipients = recipients_of(request, conversations)
         return self._of(Inbox.CONVERSATION_UPDATES).where(
-            lambda fields: is_unanswered(fields) and is_about(fields, request, conversations)
+            lambda fields: is_unanswered(fields) and is_about(fields, ids, recipients)
         )
 
     def _entries(self, keys: Collection[SendKey]) -> Mapping[SendKey, LedgerEntry]:

@@ -7,8 +7,8 @@ from bson.raw_bson import RawBSONDocument
 
 from reactor.store.base import RAW
 from reactor.store.bson_order import bson_order
-from reactor.store.hints import hint_of
-from reactor.store.memory_base import MemoryBase, earliest, is_put_off, is_unanswered, raws_of
+from reactor.store.hints import hint_of, is_put_off
+from reactor.store.memory_base import MemoryBase, earliest, is_unanswered, raws_of
 from reactor.store.mongo_inbox import MAX_ORDERS
 from reactor.store.places import (
     conflict,
@@ -148,7 +148,10 @@ class MemoryInbox(MemoryBase):
         return self._of("campaigns").insert(to_document(campaign))
 
     async def insert_conversations(
-        self, conversations: Sequence[Conversation]
+        self,
+        conversations: Sequence[Conversation],
+        *,
+        carried: bool = False,  # noqa: ARG002 - here, every write is the majority's
     ) -> Mapping[int, Conflict]:
         await self._pause()
         collection, conflicts = self._of("conversations"), {}

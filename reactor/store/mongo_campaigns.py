@@ -8,9 +8,11 @@ from loguru import logger
 
 from reactor.store.base import CHANNELS, Document, MongoBase, campaign_by_id, read_each
 from reactor.store.calls import call, long_call, repeated
+from reactor.store.hints import FEW, few
+from reactor.store.mongo_inbox import addressed
 from reactor.store.overview import counts_of, date_of, due_of, message_counts_of
 from reactor.store.patches import patch_between
-from reactor.store.protocol import BrokenDocument, Due, Scope, Sight
+from reactor.store.protocol import Addressees, BrokenDocument, Due, Inbox, Scope, Sight
 from reactor.store.raw import glance
 from schemas.campaign import Campaign, CampaignStatus, Counts, MessageCounts
 from schemas.conversation import Conversation
@@ -38,12 +40,20 @@ class MongoCampaigns(MongoBase):
         return now, self._campaign(found["campaigns"], known)
 
     @call
-    async def sight(self, campaign: CampaignId, named: Collection[ConversationId] = ()) -> Sight:
+    async def sight(
+        self,
+        campaign: CampaignId,
+        named: Collection[ConversationId] = (),
+        addressees: Addressees | None = None,
+    ) -> Sight:
         known = self._templates.get(campaign)
         sources = {"campaigns": campaign_by_id(campaign, known), "channels": CHANNELS}
         if named:
             query = {"_id": {"$in": list(named)}, "campaign_id": campaign}
             sources["conversations"] = [{"$match": query}]
+        if addressees:
+            waiting = {"status": None, "$or": addressed(named, addressees)}
+            sources[Inbox.CONVERSATION_UPDATES] = [{"$match": waiting}, {"$limit": FEW}]
         now, found = await self._collect(sources)
         conversations, broken = read_each(Conversation, found.get("conversations", []))
         return Sight(
@@ -52,6 +62,7 @@ class MongoCampaigns(MongoBase):
             channels=self._states(found["channels"]),
             conversations=tuple(conversations),
             broken=tuple(broken),
+            updates=few(found[Inbox.CONVERSATION_UPDATES], now) if addressees else None,
         )
 
     @call

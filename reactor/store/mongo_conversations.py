@@ -2,7 +2,6 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
-from typing import Any
 
 import pymongo
 from bson.errors import BSONError
@@ -12,7 +11,7 @@ from pymongo.errors import BulkWriteError, OperationFailure, PyMongoError
 from reactor.giving_way import ROUNDS, give_way
 from reactor.store.base import Document, MongoBase, raw_of, read_each
 from reactor.store.calls import SECONDS, call, is_unavailable, long_call, write_errors
-from reactor.store.mongo_inbox import earliest
+from reactor.store.mongo_inbox import addressed, earliest
 from reactor.store.patches import Group, grouped, once_each
 from reactor.store.protocol import (
     Applied,
@@ -23,6 +22,7 @@ from reactor.store.protocol import (
     Order,
     RawDocument,
     Scope,
+    recipients_of,
 )
 from reactor.store.raw import glance
 from schemas.conversation import FINAL, Conversation, ConversationStatus, SlotState
@@ -124,7 +124,9 @@ class MongoConversations(MongoBase):
     ) -> tuple[RawDocument, ...]:
         if not known:
             return ()
-        whose = addressed(order.campaign.batch_request_id, list(known.values()))
+        if order.known_updates is not None:
+            return order.known_updates
+        whose = addressed(known, recipients_of(order.campaign.batch_request_id, known.values()))
         pipeline = earliest({"status": None, "$or": whose}, order.now, MAX_UPDATES)
         found = await self._aggregate(Inbox.CONVERSATION_UPDATES, pipeline)
         return tuple(raw_of(document) for document in found)
@@ -247,17 +249,6 @@ def overdue_keys(conversations: Collection[Conversation], now: datetime) -> list
         one.slot.key(one.id)
         for one in conversations
         if one.slot and one.slot.state is not SlotState.RESERVED and one.slot.until <= now
-    ]
-
-
-def addressed(request: object, conversations: Sequence[Conversation]) -> list[Mapping[str, Any]]:
-    """Match updates of these conversations, in either form of address."""
-    return [
-        {"conversation_id": {"$in": [one.id for one in conversations]}},
-        {
-            "batch_request_id": request,
-            "recipient_id": {"$in": [one.recipient.id for one in conversations]},
-        },
     ]
 
 

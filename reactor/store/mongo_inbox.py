@@ -21,6 +21,7 @@ from reactor.store.places import (
     rejected_shown,
 )
 from reactor.store.protocol import (
+    Addressees,
     Conflict,
     Hint,
     Inbox,
@@ -55,6 +56,19 @@ def earliest(query: Document, now: datetime, limit: int) -> list[Mapping[str, An
         {"$sort": {_AT: 1, "_id": 1}},
         {"$limit": limit},
         {"$unset": _AT},
+    ]
+
+
+def addressed(
+    conversations: Collection[ConversationId], recipients: Addressees
+) -> list[Mapping[str, Any]]:
+    """Match updates of these conversations, in either form of address."""
+    return [
+        {"conversation_id": {"$in": list(conversations)}},
+        {
+            "batch_request_id": recipients.batch_request_id,
+            "recipient_id": {"$in": list(recipients.recipient_ids)},
+        },
     ]
 
 
@@ -213,12 +227,13 @@ class MongoInbox(MongoBase):
 
     @long_call
     async def insert_conversations(
-        self, conversations: Sequence[Conversation]
+        self, conversations: Sequence[Conversation], *, carried: bool = False
     ) -> Mapping[int, Conflict]:
         if not conversations:
             return {}
+        database = self._carried if carried else self._database
         documents = [to_document(conversation) for conversation in conversations]
-        present = await self._insert_new(self._carried, "conversations", documents)
+        present = await self._insert_new(database, "conversations", documents)
         return await self._conflicts(conversations, present) if present else {}
 
     async def _conflicts(

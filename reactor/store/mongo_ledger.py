@@ -8,8 +8,9 @@ from pymongo import UpdateOne
 from reactor.store.base import CHANNELS, campaign_by_id, read_each
 from reactor.store.calls import call, long_call
 from reactor.store.ledgering import GOT, merging, noted_problem, other, read_unanswered, stub
-from reactor.store.mongo_conversations import MongoConversations, addressed
-from reactor.store.protocol import Inbox, Look, LookOrder, RawDocument
+from reactor.store.mongo_conversations import MongoConversations
+from reactor.store.mongo_inbox import addressed
+from reactor.store.protocol import Inbox, Look, LookOrder, RawDocument, recipients_of
 from reactor.store.raw import glance
 from schemas.campaign import Campaign
 from schemas.conversation import Conversation
@@ -120,7 +121,8 @@ class MongoLedger(MongoConversations):
 
 def _unanswered(order: LookOrder) -> dict[str, Pipeline]:
     """Match what nobody has answered yet, put off or not."""
-    updates = addressed(order.batch_request_id, order.conversations)
+    ids = [one.id for one in order.conversations]
+    updates = addressed(ids, recipients_of(order.batch_request_id, order.conversations))
     orders = [{"campaign_id": order.campaign_id}, {"batch_request_id": order.batch_request_id}]
     fields = ("kind", "conversation_id", "recipient_id", "bounce")
     project: Mapping[str, Any] = {"$project": dict.fromkeys(fields, 1)}

@@ -9,7 +9,7 @@ carries them. A database that does not answer raises
 `StoreUnavailableError`; whatever was written before that may or may not be there.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from enum import Enum, StrEnum
 from typing import Protocol
@@ -82,6 +82,8 @@ class Order:
     besides_since: datetime | None = None
     #: These and no others, which were read or made a moment ago: what belongs to them is read.
     known: tuple[Conversation, ...] | None = None
+    #: And the unanswered updates of those, where they were read with them.
+    known_updates: tuple[RawDocument, ...] | None = None
     limit: int
 
 
@@ -183,6 +185,19 @@ class Due:
 
 
 @frozen(kw_only=True)
+class Addressees:
+    """Recipients of one request: updates name a conversation so, too."""
+
+    batch_request_id: AgentId
+    recipient_ids: frozenset[str]
+
+
+def recipients_of(request: AgentId, conversations: Iterable[Conversation]) -> Addressees:
+    ids = frozenset(one.recipient.id for one in conversations)
+    return Addressees(batch_request_id=request, recipient_ids=ids)
+
+
+@frozen(kw_only=True)
 class LookOrder:
     """What the last look must read again for a batch that was just marked `sending`."""
 
@@ -245,6 +260,8 @@ class Sight:
     #: Of the conversations that were asked for, those that are its own.
     conversations: tuple[Conversation, ...] = ()
     broken: tuple[BrokenDocument, ...] = ()
+    #: Their unanswered updates that are not waiting for a retry. None: not read, or not all.
+    updates: tuple[RawDocument, ...] | None = None
 
 
 @frozen(kw_only=True)
@@ -339,9 +356,13 @@ class Store(Protocol):
         """Insert it; False if it is there already."""
 
     async def insert_conversations(
-        self, conversations: Sequence[Conversation]
+        self, conversations: Sequence[Conversation], *, carried: bool = False
     ) -> Mapping[int, Conflict]:
-        """Insert those that are new; an entry by index for each that was not."""
+        """
+        Insert those that are new; an entry by index for each that was not.
+
+        `carried`: a later write carries them to the majority.
+        """
 
     async def reject_recipients(self, rejected: Sequence[RejectedRecipient]) -> None:
         """Enter each in `rejected_recipients`, once."""
@@ -357,8 +378,17 @@ class Store(Protocol):
     ) -> tuple[datetime, Campaign | BrokenDocument | None]:
         """Read the server's time and the campaign in one command."""
 
-    async def sight(self, campaign: CampaignId, named: Collection[ConversationId] = ()) -> Sight:
-        """Read the server's time, a campaign, all channels and conversations in one command."""
+    async def sight(
+        self,
+        campaign: CampaignId,
+        named: Collection[ConversationId] = (),
+        addressees: Addressees | None = None,
+    ) -> Sight:
+        """
+        Read the server's time, a campaign, all channels and conversations in one command.
+
+        `addressees`: who the named ones are; then their updates are read as well.
+        """
 
     async def write_campaign(
         self, before: Campaign, after: Campaign, *, carried: bool = False

@@ -1,13 +1,13 @@
 """Pinned templates, decoded once: they are large, and never change."""
 
 from collections import OrderedDict
-from collections.abc import Mapping
-from typing import Any
 
 from attrs import define, field
 
+from reactor.store.protocol import RawDocument
 from schemas.campaign import Campaign
 from schemas.converter import from_document, refuse_newer, to_document
+from schemas.documents import decode
 from schemas.evolving import evolve
 from schemas.ids import CampaignId
 from schemas.template import MessageTemplate, Stage, Template
@@ -21,31 +21,45 @@ _PLACEHOLDER = to_document(
 
 @define
 class Templates:
-    """The templates of the campaigns that were read last."""
+    """The templates of the campaigns that were read last, and those campaigns as they were."""
 
     _known: OrderedDict[CampaignId, Template] = field(factory=OrderedDict, init=False)
+    #: By their documents without the template: most looks at a campaign find it as it was.
+    _as_they_were: OrderedDict[bytes, Campaign] = field(factory=OrderedDict, init=False)
 
     def get(self, campaign: CampaignId) -> Template | None:
         return self._known.get(campaign)
 
-    def decoded(self, document: Mapping[str, Any], known: Template | None) -> Campaign:
+    def decoded(self, raw: RawDocument, known: Template | None) -> Campaign:
         """
         Decode a campaign; with `known` it was read without its template.
 
         NewerSchemaError: a newer worker wrote it.
         """
-        refuse_newer(document)
-        if known is None:
-            campaign = from_document(Campaign, document)
-        else:
-            rest = from_document(Campaign, {**document, "template": _PLACEHOLDER})
-            campaign = evolve(rest, template=known)
+        campaign = self._as_they_were.get(raw.data) if known else None
+        if campaign is None:
+            campaign = _decoded(raw, known)
+        if known:
+            _keep(self._as_they_were, raw.data, campaign)
         self.note(campaign)
         return campaign
 
     def note(self, campaign: Campaign) -> None:
         """Keep a campaign's template; the one that was used least lately goes for it."""
-        self._known[campaign.id] = campaign.template
-        self._known.move_to_end(campaign.id)
-        if len(self._known) > MAX_TEMPLATES:
-            self._known.popitem(last=False)
+        _keep(self._known, campaign.id, campaign.template)
+
+
+def _decoded(raw: RawDocument, known: Template | None) -> Campaign:
+    document = decode(raw.data)
+    refuse_newer(document)
+    if known is None:
+        return from_document(Campaign, document)
+    rest = from_document(Campaign, {**document, "template": _PLACEHOLDER})
+    return evolve(rest, template=known)
+
+
+def _keep[K, V](kept: OrderedDict[K, V], key: K, value: V) -> None:
+    kept[key] = value
+    kept.move_to_end(key)
+    if len(kept) > MAX_TEMPLATES:
+        kept.popitem(last=False)
