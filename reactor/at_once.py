@@ -2,8 +2,9 @@
 A small request, at once: opened, and its first messages handed off, in the turn that accepts it.
 
 Whoever inserted it waits for every command in between. So a first message is marked in the document
-that opens its conversation, and the request is answered beside the last look. Whatever is cut off is
-found as it stands: the request unanswered, the campaign not opened, the messages under a lease.
+that opens its conversation, and the request is answered while the messages are at their channel.
+Whatever is cut off is found as it stands: the request unanswered, the campaign not opened, the
+messages under a lease.
 """
 
 from collections.abc import Collection, Sequence

@@ -178,7 +178,10 @@ async def test_what_is_parked_is_what_a_worker_leaves(
     mongodb_uri, mongodb_client, database_name, database, tmp_path
 ):
     """A conversation that was made, and its copies, are those that a worker led so far itself."""
-    async with world(mongodb_uri, mongodb_client, f"{database_name}_w", tmp_path) as led:
+    name = f"{database_name}_w"
+    # Of a request that fits into a batch, the first messages are marked as they are inserted.
+    small = {"MAX_CONVERSATIONS_PER_BATCH": "1"}
+    async with world(mongodb_uri, mongodb_client, name, tmp_path, **small) as led:
         led.database.batch_requests.insert_one(request("timers", 2, TEMPLATE))
         await led.work()
         found = {

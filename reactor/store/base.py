@@ -146,12 +146,12 @@ class MongoBase:
         return []
 
     def _campaign(
-        self, raws: Sequence[RawDocument], known: Template | None
+        self, identity: CampaignId, raws: Sequence[RawDocument], known: Template | None
     ) -> Campaign | BrokenDocument | None:
         """Read what `campaign_by_id` gave; with `known`, that was without the template."""
         for raw in raws:
             try:
-                return self._templates.decoded(raw, known)
+                return self._templates.decoded(identity, raw, known)
             except (InvalidDocumentError, NewerSchemaError) as error:
                 return broken(raw, error)
         return None

@@ -82,7 +82,7 @@ class MemoryCampaigns(MemoryChannels):
         if stored is None:
             return None
         try:
-            return self._templates.decoded(RawDocument(stored.raw), None)
+            return self._templates.decoded(campaign, RawDocument(stored.raw), None)
         except (InvalidDocumentError, NewerSchemaError) as error:
             return broken(RawDocument(stored.raw), error)
 

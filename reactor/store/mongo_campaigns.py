@@ -37,7 +37,7 @@ class MongoCampaigns(MongoBase):
     ) -> tuple[datetime, Campaign | BrokenDocument | None]:
         known = self._templates.get(campaign)
         now, found = await self._collect({"campaigns": campaign_by_id(campaign, known)})
-        return now, self._campaign(found["campaigns"], known)
+        return now, self._campaign(campaign, found["campaigns"], known)
 
     @call
     async def sight(
@@ -58,7 +58,7 @@ class MongoCampaigns(MongoBase):
         conversations, broken = read_each(Conversation, found.get("conversations", []))
         return Sight(
             now=now,
-            campaign=self._campaign(found["campaigns"], known),
+            campaign=self._campaign(campaign, found["campaigns"], known),
             channels=self._states(found["channels"]),
             conversations=tuple(conversations),
             broken=tuple(broken),

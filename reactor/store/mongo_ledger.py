@@ -90,7 +90,7 @@ class MongoLedger(MongoConversations):
             "messages:got": _got(order),
         }
         now, found = await self._collect(sources | ({"messages": _by_ids(keys)} if keys else {}))
-        campaign = self._campaign(found["campaigns"], known)
+        campaign = self._campaign(order.campaign_id, found["campaigns"], known)
         versions = {
             one["_id"]: one["version"]
             for every in map(_glanced, found["conversations"])

@@ -24,23 +24,22 @@ class Templates:
     """The templates of the campaigns that were read last, and those campaigns as they were."""
 
     _known: OrderedDict[CampaignId, Template] = field(factory=OrderedDict, init=False)
-    #: By their documents without the template: most looks at a campaign find it as it was.
-    _as_they_were: OrderedDict[bytes, Campaign] = field(factory=OrderedDict, init=False)
+    #: With their documents, without the template: most looks at a campaign find it as it was.
+    _last: OrderedDict[CampaignId, tuple[bytes, Campaign]] = field(factory=OrderedDict, init=False)
 
     def get(self, campaign: CampaignId) -> Template | None:
         return self._known.get(campaign)
 
-    def decoded(self, raw: RawDocument, known: Template | None) -> Campaign:
+    def decoded(self, identity: CampaignId, raw: RawDocument, known: Template | None) -> Campaign:
         """
         Decode a campaign; with `known` it was read without its template.
 
         NewerSchemaError: a newer worker wrote it.
         """
-        campaign = self._as_they_were.get(raw.data) if known else None
-        if campaign is None:
-            campaign = _decoded(raw, known)
+        data, last = self._last.get(identity, (b"", None))
+        campaign = last if last and known and data == raw.data else _decoded(raw, known)
         if known:
-            _keep(self._as_they_were, raw.data, campaign)
+            _keep(self._last, identity, (raw.data, campaign))
         self.note(campaign)
         return campaign
 
