@@ -21,6 +21,7 @@ SENT = Outcome(kind=OutcomeKind.SENT)
 @frozen
 class NullChannel:
     own: ClassVar[frozenset[str]] = frozenset()
+    waits: ClassVar[bool] = False
     settings: ChannelSettings
     concurrency = 1
 

@@ -23,6 +23,7 @@ from schemas.hand_off import HandOff, Outcome, OutcomeKind
 class SpoolChannel:
     #: Settings that it has beside those of every channel: CHANNEL_<NAME>_CONCURRENCY.
     own: ClassVar[frozenset[str]] = frozenset({"concurrency"})
+    waits: ClassVar[bool] = True
     settings: ChannelSettings
     directory: Path = field(init=False)
 

@@ -10,7 +10,7 @@ from schemas.template import MessageTemplate, Stage, Template
 
 
 def find_stage(template: Template, stage: str) -> Stage | None:
-    return next((candidate for candidate in template.stages if candidate.id == stage), None)
+    return template.stages_by_id.get(stage)
 
 
 def stage_of(template: Template, stage: str) -> Stage:

@@ -1,6 +1,6 @@
 """Effects: what is written beside a conversation, before it; and what is told about it, after it."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from reactor.engine import Engine
 from reactor.ledger import entry_of
@@ -45,7 +45,7 @@ async def write_effects(
 
 
 def settle(
-    engine: Engine, campaign: Campaign, changes: Iterable[tuple[Conversation, Conversation]]
+    engine: Engine, campaign: Campaign, changes: Sequence[tuple[Conversation, Conversation]]
 ) -> None:
     """
     Take note of conversations as they were, and as they now stand: timers, counts, metrics.
@@ -53,8 +53,9 @@ def settle(
     Another turn may have looked before they were written: it has seen them in flight, and waits for
     the end of their lease. What is due earlier, or the end of the campaign, must not wait with it.
     """
-    for before, after in changes:
+    if changes:
         engine.changed.note(campaign.id)
+    for before, after in changes:
         engine.turns.belongs(after)
         if after.due_at:
             engine.turns.due(campaign.id, after.due_at)
@@ -63,8 +64,7 @@ def settle(
         slot = after.slot
         if slot and slot.held and slot.channel in engine.watches:
             engine.watches[slot.channel].queued.setdefault(campaign.id)
-        seen = len(before.history)
-        for entry in after.history[seen:]:
+        for entry in after.history[len(before.history) :]:
             if entry.reason in ADVANCEMENTS:
                 engine.telemetry.advanced(campaign.type, entry.reason)
 

@@ -1,6 +1,8 @@
 """The campaign template: stages, follow-ups, rules, timing, retry policy. Data, versioned, pinned."""
 
+from collections.abc import Mapping
 from datetime import timedelta
+from functools import cached_property
 
 from attrs import field, frozen
 
@@ -113,3 +115,8 @@ class Template:
     agent: AgentPolicy = AgentPolicy()
     escalation: EscalationPolicy = EscalationPolicy()
     stages: tuple[Stage, ...] = field(validator=length(1, MAX_STAGES))
+
+    @cached_property
+    def stages_by_id(self) -> Mapping[str, Stage]:
+        """Of two with one id, which is a problem of the template, the first."""
+        return {stage.id: stage for stage in reversed(self.stages)}

@@ -79,6 +79,9 @@ def read_bool(value: object, _: object = None) -> bool:
 
 def read_stored_date(value: object, _: object = None) -> datetime:
     """Read an aware date, as UTC and in whole milliseconds."""
+    if type(value) is datetime and value.tzinfo is _BSON_UTC and not value.microsecond % 1000:
+        # What bson calls UTC is another object: comparing dates that have the same one is faster.
+        return value.replace(tzinfo=UTC)
     if not isinstance(value, datetime):
         if isinstance(value, DatetimeMS):
             raise ValueError("expected a date in the years 1 to 9999, got one beyond them")  # noqa: TRY004
@@ -86,8 +89,7 @@ def read_stored_date(value: object, _: object = None) -> datetime:
         raise ValueError(f"expected a date, got {kind}{show(value)}")  # noqa: TRY004
     if value.tzinfo is None:
         raise ValueError("expected a date with a time zone, got one without")
-    # What bson calls UTC is another object: comparing dates that have the same one is faster.
-    value = value.replace(tzinfo=UTC) if value.tzinfo is _BSON_UTC else value.astimezone(UTC)
+    value = value.astimezone(UTC)
     excess = value.microsecond % 1000
     return value - timedelta(microseconds=excess) if excess else value
 

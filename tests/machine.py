@@ -242,6 +242,7 @@ class MortalChannel:
     life: Life
     name: str = "email"
     concurrency: int = 1
+    waits: bool = True
 
     async def send(self, message):
         """Hand it over, for as long as there is life."""

@@ -70,6 +70,7 @@ class Custom:
     """A channel that does what a test says."""
 
     name = "custom"
+    waits = True
 
     def __init__(self, send):
         self.send = send
@@ -278,6 +279,23 @@ async def test_outcome_is_passed_on():
         return said
 
     assert await hand_off(Custom(send), MESSAGE, 5) is said
+
+
+async def test_one_that_never_waits_is_given_no_time():
+    """It has no time-out to be cut off by; what it should not raise is an outcome all the same."""
+    answers = [SENT, ZeroDivisionError()]
+
+    async def send(message):
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    channel = Custom(send)
+    channel.waits = False
+    assert await hand_off(channel, MESSAGE, 0) is SENT
+    failed = await hand_off(channel, MESSAGE, 0)
+    assert failed == Outcome(kind=OutcomeKind.UNKNOWN, error="ZeroDivisionError")
 
 
 async def test_every_scheme_opens(tmp_path):

@@ -26,6 +26,7 @@ FLAGS = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
 @define
 class FileChannel:
     own: ClassVar[frozenset[str]] = frozenset()
+    waits: ClassVar[bool] = False
     settings: ChannelSettings
     path: Path = field(init=False)
     _descriptor: int | None = field(init=False, default=None)

@@ -54,6 +54,7 @@ type Header = tuple[bytes, bytes]
 @define
 class HttpChannel:
     own: ClassVar[frozenset[str]] = frozenset({"concurrency", "secret", "allow_private"})
+    waits: ClassVar[bool] = True
     settings: ChannelSettings
     _target: "_Target" = field(init=False, repr=False)
     _signers: tuple[Webhook, ...] = field(init=False, repr=False)

@@ -13,6 +13,7 @@ from schemas.hand_off import HandOff, Outcome, OutcomeKind
 @frozen
 class LogChannel:
     own: ClassVar[frozenset[str]] = frozenset()
+    waits: ClassVar[bool] = False
     settings: ChannelSettings
     concurrency = 1
 

@@ -23,6 +23,8 @@ class Channel(Protocol):
 
     #: Fields of ChannelSettings that it has beside those which all channels have.
     own: ClassVar[frozenset[str]]
+    #: False: `send` never waits for anything, so no time-out could end it, and it is given none.
+    waits: ClassVar[bool]
 
     def __init__(self, settings: ChannelSettings) -> None: ...
 
@@ -54,16 +56,21 @@ async def hand_off(channel: Channel, message: HandOff, timeout_seconds: float) -
     Whatever goes wrong is an outcome: a channel's exception or a time-out is `unknown`, under the
     name of its class. No cancellation from outside cuts through a hand-off that has begun.
     """
-    error_type = TimeoutError.__name__
+    if not channel.waits:
+        return await _sent(channel, message)
     with anyio.move_on_after(timeout_seconds, shield=True):
-        try:
-            return await channel.send(message)
-        except Exception as error:  # noqa: BLE001 - whatever it is, nobody knows what was sent
-            error_type = type(error).__name__
-            logger.bind(key=message.key, channel=channel.name).opt(exception=error).error(
-                "A channel failed in a way it should not"
-            )
-    return Outcome(kind=OutcomeKind.UNKNOWN, error=error_type)
+        return await _sent(channel, message)
+    return Outcome(kind=OutcomeKind.UNKNOWN, error=TimeoutError.__name__)
+
+
+async def _sent(channel: Channel, message: HandOff) -> Outcome:
+    try:
+        return await channel.send(message)
+    except Exception as error:  # noqa: BLE001 - whatever it is, nobody knows what was sent
+        logger.bind(key=message.key, channel=channel.name).opt(exception=error).error(
+            "A channel failed in a way it should not"
+        )
+        return Outcome(kind=OutcomeKind.UNKNOWN, error=type(error).__name__)
 
 
 def as_json(message: HandOff) -> bytes:

@@ -39,6 +39,7 @@ BEFORE_DOT, ALL = 0.6, 0.9
 @define
 class SmtpChannel:
     own: ClassVar[frozenset[str]] = frozenset({"concurrency", "sender", "unsubscribe_url"})
+    waits: ClassVar[bool] = True
     settings: ChannelSettings
     idle_seconds: float = IDLE_SECONDS
     _server: Server = field(init=False)
