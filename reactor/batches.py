@@ -28,7 +28,7 @@ from reactor.walk import Setting, walk
 from schemas.campaign import Campaign, CampaignStatus
 from schemas.conversation import Conversation
 from schemas.evolving import evolve
-from schemas.ids import CampaignId
+from schemas.ids import CampaignId, ConversationId
 
 S = CampaignStatus
 #: Seconds before a campaign whose turn changed nothing gets another for the same reason.
@@ -105,24 +105,16 @@ async def work(engine: Engine, turn: Turn, present: Present, known: Known | None
         leave(engine, campaign.id, (), present.scene.now)
         return
     queued = {} if known else _queues(engine, present.setting, scope)
-    # One turn of a campaign after the other: what this one loads, the next one leaves out.
-    async with turns.loading(campaign.id):
-        batch = await _load(engine, turn, present, queued, known)
-        # A broken one has no id that is sure to be one; its failure is noted before long.
-        loaded = {conversation.id for conversation in batch.conversations}
-        turns.gone(turn.named - loaded)
-        mine = loaded - turns.in_flight
-        turns.in_flight |= mine
-    if newer := [each for each in batch.broken if each.newer]:
-        leave(engine, campaign.id, newer, present.scene.now)
+    mine = set[ConversationId]()
     try:
-        if batch.full:
-            turns.ready(campaign.id)
+        batch = await _load(engine, turn, present, queued, known, mine)
         for name, asked in queued.items():
             if batch.queued[name] < asked:
                 engine.watches[name].queued.pop(campaign.id, None)
             elif asked < present.setting.allowed[name].count:
                 turns.ready(campaign.id)
+        if newer := [each for each in batch.broken if each.newer]:
+            leave(engine, campaign.id, newer, present.scene.now)
         # Now, and again when more may be parked: a batch that is slow to be recorded costs no tokens.
         _come_back_to_gates(engine, present, scope)
         progressed = await _walk(engine, batch, present)
@@ -144,29 +136,47 @@ async def _load(
     present: Present,
     queued: Mapping[str, int],
     known: Known | None,
+    mine: set[ConversationId],
 ) -> Batch:
-    campaign, scene, scope = present.campaign, present.scene, scope_of(present.campaign)
+    """Load a batch; what nobody else of this worker has in flight is added to `mine`, and is now."""
+    campaign, turns = present.campaign, engine.turns
     link = (campaign.traceparent, campaign.tracestate)
     attributes = {"campaign_id": campaign.id, "campaign_type": campaign.type}
     with engine.telemetry.span("load", link=link, attributes=attributes) as note:
-        batch = await engine.store.load(
-            Order(
-                campaign=campaign,
-                scope=scope,
-                now=scene.now,
-                named=turn.named,
-                exclude=frozenset(engine.turns.in_flight) | engine.newer.of(campaign.id),
-                queued=queued,
-                known=known.conversations if known else None,
-                known_updates=known.updates if known else None,
-                buckets=engine.share.buckets_of(campaign.id),
-                besides=_besides(engine, campaign, scope),
-                besides_since=scene.now - engine.scale.campaign_span(OVERDUE_SECONDS),
-                limit=max(1, engine.batch_size - sum(queued.values())),
-            )
-        )
+        # One turn of a campaign after the other: what this one finds, the next one leaves out.
+        async with turns.loading(campaign.id):
+            order = _order(engine, turn, present, queued, known)
+            found = None if known else await engine.store.find(order)
+            ids = found.ids if found else {one.id for one in order.known or ()}
+            mine |= ids - turns.in_flight
+            turns.in_flight |= mine
+        if found and found.full:
+            # The next one may look for more while this one is read.
+            turns.ready(campaign.id)
+        turns.gone(turn.named - ids)
+        batch = await engine.store.load(order, found)
         note(conversations=len(batch.conversations), updates=len(batch.updates))
     return evolve(batch, broken=known.broken) if known else batch
+
+
+def _order(
+    engine: Engine, turn: Turn, present: Present, queued: Mapping[str, int], known: Known | None
+) -> Order:
+    campaign, scene, scope = present.campaign, present.scene, scope_of(present.campaign)
+    return Order(
+        campaign=campaign,
+        scope=scope,
+        now=scene.now,
+        named=turn.named,
+        exclude=frozenset(engine.turns.in_flight) | engine.newer.of(campaign.id),
+        queued=queued,
+        known=known.conversations if known else None,
+        known_updates=known.updates if known else None,
+        buckets=engine.share.buckets_of(campaign.id),
+        besides=_besides(engine, campaign, scope),
+        besides_since=scene.now - engine.scale.campaign_span(OVERDUE_SECONDS),
+        limit=max(1, engine.batch_size - sum(queued.values())),
+    )
 
 
 def _queues(engine: Engine, setting: Setting, scope: Scope) -> dict[str, int]:

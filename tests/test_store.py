@@ -1116,6 +1116,22 @@ async def test_loading_what_is_parked_at_a_gate(store):
     assert (await store.load(order())).conversations == ()
 
 
+async def test_what_was_found_is_known_before_it_is_read(world):
+    """By its ids; also what turns out to be broken, but for what cannot even be decoded."""
+    due = [conversation(f"r{n}", due_at=NOW - n * MINUTE) for n in range(3)]
+    await world.store.insert_conversations([*due, parked("r9", HOUR)])
+    bad = to_document(conversation("bad", due_at=NOW - HOUR)) | {"_id": "bad", "stage": 7}
+    await world.put("conversations", bad)
+    one = order(limit=4, named=frozenset({due[0].id}), **QUEUED)
+    found = await world.store.find(one)
+    assert found.ids == {*(each.id for each in due), parked("r9", HOUR).id, "bad"}
+    assert (found.full, found.queued) == (True, {"email": 1})
+    batch = await world.store.load(one, found)
+    assert {each.id for each in batch.conversations} == found.ids - {"bad"}
+    assert [each.id for each in batch.broken] == ["bad"]
+    assert (batch.full, batch.queued) == (found.full, found.queued)
+
+
 async def test_loading_as_much_of_a_queue_as_asked(store):
     """Of each queue what was asked for, and it says how much there was."""
     mine = [parked(f"m{n}", HOUR - n * MINUTE) for n in range(4)]

@@ -25,7 +25,7 @@ from schemas.converter import (
     from_document,
     refuse_newer,
 )
-from schemas.documents import CODEC, decode
+from schemas.documents import CODEC
 from schemas.evolving import evolve
 from schemas.ids import CampaignId, ConversationId
 from schemas.template import Template
@@ -175,9 +175,8 @@ def read_each[T](
     broke: list[BrokenDocument] = []
     for raw in raws:
         try:
-            document = decode(raw.data)
-            refuse_newer(document)
-            read.append(from_document(kind, document))
+            refuse_newer(raw.document)
+            read.append(from_document(kind, raw.document))
         except (InvalidDocumentError, NewerSchemaError) as error:
             broke.append(broken(raw, error))
     return read, broke

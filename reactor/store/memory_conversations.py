@@ -10,7 +10,14 @@ from reactor.store.ledgering import GOT, merged, noted_problem, other, read_unan
 from reactor.store.memory_base import earliest, is_about, is_unanswered, raws_of
 from reactor.store.memory_campaigns import MemoryCampaigns, is_in, time_of
 from reactor.store.memory_documents import Fields, Stored, TooLargeError
-from reactor.store.mongo_conversations import MAX_UPDATES, OPEN, UNWRITABLE, besides, overdue_keys
+from reactor.store.mongo_conversations import (
+    MAX_UPDATES,
+    OPEN,
+    UNWRITABLE,
+    besides,
+    found_in,
+    overdue_keys,
+)
 from reactor.store.overview import date_of
 from reactor.store.patches import once_each, patch_between
 from reactor.store.protocol import (
@@ -18,6 +25,7 @@ from reactor.store.protocol import (
     Batch,
     BrokenDocument,
     Change,
+    Found,
     Inbox,
     Look,
     LookOrder,
@@ -37,10 +45,24 @@ from schemas.transition import Report
 
 
 class MemoryConversations(MemoryCampaigns):
-    async def load(self, order: Order) -> Batch:
+    async def find(self, order: Order) -> Found:
+        await self._pause()
+        return self._found(order)
+
+    async def load(self, order: Order, found: Found | None = None) -> Batch:
         await self._pause()
         if order.known is not None:
             return self._batch(order, order.known)
+        found = found or self._found(order)
+        conversations, broken = read_each(Conversation, found.raws)
+        return evolve(
+            self._batch(order, conversations),
+            full=found.full,
+            queued=found.queued,
+            broken=tuple(broken),
+        )
+
+    def _found(self, order: Order) -> Found:
         queues = {name: self._queue(order, name) for name in order.queued}
         due = self._in_scope(order)
         if order.besides and (rest := order.limit - len(order.named) - len(due)) > 0:
@@ -52,12 +74,10 @@ class MemoryConversations(MemoryCampaigns):
             for one in self._of("conversations").among(order.named)
             if one.fields.get("campaign_id") == order.campaign.id
         ]
-        conversations, broken = read_each(Conversation, raws_of(found))
-        return evolve(
-            self._batch(order, conversations),
+        return found_in(
+            raws_of(found),
             full=len(due) + len(order.named) >= order.limit,
             queued={name: len(queue) for name, queue in queues.items()},
-            broken=tuple(broken),
         )
 
     def _batch(self, order: Order, conversations: Sequence[Conversation]) -> Batch:

@@ -1,6 +1,7 @@
 """Conversations in MongoDB: loaded in batches, written under their versions, grouped."""
 
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 
 import pymongo
@@ -18,6 +19,7 @@ from reactor.store.protocol import (
     Batch,
     BrokenDocument,
     Change,
+    Found,
     Inbox,
     Order,
     RawDocument,
@@ -26,6 +28,7 @@ from reactor.store.protocol import (
 )
 from reactor.store.raw import glance
 from schemas.conversation import FINAL, Conversation, ConversationStatus, SlotState
+from schemas.converter import InvalidDocumentError
 from schemas.documents import id_filter
 from schemas.evolving import evolve
 from schemas.ids import BUCKETS, CampaignId, ConversationId, SendKey
@@ -45,9 +48,10 @@ type _Won = Mapping[ConversationId, Conversation]
 
 class MongoConversations(MongoBase):
     @call
-    async def load(self, order: Order) -> Batch:
-        if order.known is not None:
-            return await self._batch(order, {one.id: one for one in order.known})
+    async def find(self, order: Order) -> Found:
+        return await self._found(order)
+
+    async def _found(self, order: Order) -> Found:
         queues = {name: await self._queue(order, name) for name in order.queued}
         due = await self._in_scope(order)
         if order.besides and (rest := order.limit - len(order.named) - len(due)) > 0:
@@ -56,8 +60,19 @@ class MongoConversations(MongoBase):
         if order.named:
             query = {"_id": {"$in": list(order.named)}, "campaign_id": order.campaign.id}
             raws += await self._find("conversations", query)
+        return found_in(
+            raws,
+            full=len(due) + len(order.named) >= order.limit,
+            queued={name: len(queue) for name, queue in queues.items()},
+        )
+
+    @call
+    async def load(self, order: Order, found: Found | None = None) -> Batch:
+        if order.known is not None:
+            return await self._batch(order, {one.id: one for one in order.known})
+        found = found or await self._found(order)
+        raws, broken = found.raws, list[BrokenDocument]()
         conversations: list[Conversation] = []
-        broken: list[BrokenDocument] = []
         for at in range(0, len(raws), ROUNDS):
             read, broke = read_each(Conversation, raws[at : at + ROUNDS])
             conversations += read
@@ -66,8 +81,8 @@ class MongoConversations(MongoBase):
         known = {conversation.id: conversation for conversation in conversations}
         return evolve(
             await self._batch(order, known),
-            full=len(due) + len(order.named) >= order.limit,
-            queued={name: len(queue) for name, queue in queues.items()},
+            full=found.full,
+            queued=found.queued,
             broken=tuple(broken),
         )
 
@@ -220,6 +235,17 @@ class MongoConversations(MongoBase):
         await self._database.conversations.update_one(
             id_filter(broken.raw.data), {"$set": dict(fields)}
         )
+
+
+def found_in(raws: Sequence[RawDocument], *, full: bool, queued: Mapping[str, int]) -> Found:
+    """Say whose these are; one that cannot be decoded is nobody's, and noted as broken before long."""
+    ids = set[ConversationId]()
+    for raw in raws:
+        with suppress(InvalidDocumentError):
+            identity = raw.document["_id"]
+            if isinstance(identity, str):
+                ids.add(ConversationId(identity))
+    return Found(raws=raws, ids=frozenset(ids), full=full, queued=queued)
 
 
 def besides(order: Order, rest: int) -> Order:

@@ -12,13 +12,15 @@ carries them. A database that does not answer raises
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from enum import Enum, StrEnum
-from typing import Protocol
+from functools import cached_property
+from typing import Any, Protocol
 
 from attrs import Factory, frozen
 
 from schemas.campaign import Campaign, CampaignStatus, Counts, MessageCounts
 from schemas.channel import Alert, ChannelState
 from schemas.conversation import Conversation
+from schemas.documents import decode
 from schemas.hand_off import ChannelSpec
 from schemas.ids import AgentId, CampaignId, ConversationId, SendKey
 from schemas.message import LedgerEntry, Suppression
@@ -60,6 +62,11 @@ class RawDocument:
 
     data: bytes
 
+    @cached_property
+    def document(self) -> Mapping[str, Any]:
+        """Decode it, once. InvalidDocumentError: it is no valid BSON."""
+        return decode(self.data)
+
 
 @frozen(kw_only=True)
 class Order:
@@ -96,6 +103,17 @@ class BrokenDocument:
     problem: str
     #: A newer worker wrote it: it is none of ours, and nothing is to be done about it.
     newer: bool = False
+
+
+@frozen(kw_only=True)
+class Found:
+    """What was found for a turn, and is still to be read."""
+
+    raws: Sequence[RawDocument]
+    ids: frozenset[ConversationId]
+    #: As in a batch.
+    full: bool
+    queued: Mapping[str, int]
 
 
 @frozen(kw_only=True)
@@ -443,8 +461,11 @@ class Store(Protocol):
         """Recount; `recipients` and `rejected` stay 0, the caller knows them."""
 
     # -- conversations ---------------------------------------------------------------------------
-    async def load(self, order: Order) -> Batch:
-        """Load named conversations and those in scope, most overdue first, with their updates."""
+    async def find(self, order: Order) -> Found:
+        """Find named conversations and those in scope, most overdue first."""
+
+    async def load(self, order: Order, found: Found | None = None) -> Batch:
+        """Load what was found, or is to be found first, and the updates that belong to it."""
 
     async def failed_before(
         self, campaign: CampaignId, before: datetime, *, now: datetime, limit: int
