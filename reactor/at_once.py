@@ -9,8 +9,6 @@ messages under a lease.
 
 from collections.abc import Collection, Sequence
 
-from attrs import frozen
-
 from handlers.campaign import opened_through
 from handlers.conversation import Step
 from handlers.scene import Scene
@@ -27,17 +25,14 @@ from schemas.evolving import evolve
 from schemas.ids import ConversationId
 
 
-@frozen(kw_only=True)
-class Begun:
-    campaign: Campaign
-    #: What was opened and is still to be decided; None: some of it was there before.
-    rest: tuple[Conversation, ...] | None
-
-
 async def begin_at_once(
     engine: Engine, setting: Setting, barred: Collection[ConversationId], chunk: Chunk
-) -> Begun | None:
-    """Open a whole request, and hand off what may leave; None: another worker was faster."""
+) -> Campaign | None:
+    """
+    Open a whole request, and hand off what may leave; None: another worker was faster.
+
+    What may not, or needs more than a mark, is due, and left to the campaign's next turn.
+    """
     scene, campaign = setting.scene, setting.scene.campaign
     link = (campaign.traceparent, campaign.tracestate)
     attributes = {"campaign_id": campaign.id, "campaign_type": campaign.type}
@@ -61,10 +56,10 @@ async def begin_at_once(
         await deliver(engine, mail, close)
     else:
         await close()
-    if closed is None:
-        return None
-    rest = tuple(one for one in ours if one.id not in marked)
-    return Begun(campaign=closed, rest=None if Conflict.SAME in conflicts.values() else rest)
+    if Conflict.SAME in conflicts.values():
+        # It was begun before: what was inserted early may wait in the inbox.
+        engine.turns.want_sweep()
+    return closed
 
 
 async def _marked(

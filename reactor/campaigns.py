@@ -146,7 +146,7 @@ async def _open(
     """
     Open a chunk, or all of a small request; None: not all is opened yet, and updates wait.
 
-    Beside the campaign: what of it is known and not begun yet.
+    Beside the campaign: what of it is still to be taken through, if that is known.
     """
     fresh = present.fresh
     if fresh and fresh.chunk:
@@ -154,12 +154,8 @@ async def _open(
         setting = evolve(present.setting, scene=scene)
         barred = frozenset(campaign.barred or ())
         begun = await begin_at_once(engine, setting, barred, fresh.chunk)
-        if begun is None:
-            return None
         engine.share.opened(campaign.id)
-        if begun.rest is None:
-            engine.turns.want_sweep()
-        return begun.campaign, None if begun.rest is None else Known(begun.rest)
+        return (begun, Known(())) if begun else None
     link = (campaign.traceparent, campaign.tracestate)
     attributes = {"campaign_id": campaign.id, "campaign_type": campaign.type}
     with engine.telemetry.span("open", link=link, attributes=attributes):
