@@ -334,7 +334,7 @@ class TestVerdict:
             *(
                 ({}, FIRST, {"campaign": campaign(status=status)}, WITHDRAWN)
                 for status in CampaignStatus
-                if status is not CampaignStatus.ACTIVE
+                if status not in {CampaignStatus.ACTIVE, CampaignStatus.PENDING}
             ),
             ({"status": ConversationStatus.COMPLETED}, FIRST, {}, WITHDRAWN),
             ({"status": ConversationStatus.FAILED}, FIRST, {}, WITHDRAWN),
