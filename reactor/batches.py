@@ -127,7 +127,8 @@ async def work(engine: Engine, turn: Turn, present: Present, known: Known | None
         if batch.broken:
             turns.ready(campaign.id)
     elif not batch.full:
-        await _rest(engine, present, scope, patient=not progressed)
+        # Of what has only just been opened the rest is due now.
+        await _rest(engine, present, scope, patient=not (progressed or present.fresh))
 
 
 async def _load(
