@@ -44,7 +44,7 @@ async def begin_at_once(
     ours = [one for index, one in enumerate(opened) if index not in conflicts]
     marked = {one.id: one for one in ours if _is_marked(one)}
     engine.telemetry.processed(campaign.type, len(marked))
-    settle(engine, campaign, [(evolve(one, slot=None), one) for one in marked.values()])
+    settle(engine, campaign, [(one, one) for one in marked.values()])
     closed: Campaign | None = None
 
     async def close() -> None:

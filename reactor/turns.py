@@ -36,7 +36,7 @@ class Turn:
     orders: tuple[RawDocument, ...] = ()
     #: Nothing else is known to wait: neither is anything due, nor has something else come to an end.
     only_named: bool = False
-    #: Who the named ones are, if that is remembered of all.
+    #: Then: who the named ones are, if that is remembered of all.
     addressees: Addressees | None = None
 
 
@@ -240,13 +240,14 @@ class Turns:
         if rest := named[self.batch_size :]:
             self.name(campaign_id, rest)
         named = named[: self.batch_size]
+        only_named = not (waiting.ordered or waiting.due)
         return Turn(
             campaign_id=campaign_id,
             named=frozenset(named),
             ordered=waiting.ordered,
             orders=orders,
-            only_named=not (waiting.ordered or waiting.due),
-            addressees=self._addressees(named),
+            only_named=only_named,
+            addressees=self._addressees(named) if only_named else None,
         )
 
     def _addressees(self, named: Sequence[ConversationId]) -> Addressees | None:

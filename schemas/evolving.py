@@ -35,6 +35,7 @@ def same_fields(one: object, other: object) -> bool:
     Say whether two have the same fields; for the `__eq__` of a class that keeps a `__dict__`.
 
     Most fields of a changed copy are the very objects of the other: a comparison of the dicts sees
-    that at once, where the one that attrs generates looks each up by its name.
+    that at once, where the one that attrs generates looks each up by its name. Such a class has no
+    `__hash__`: nobody keeps one in a set, and to hash all of it would take as long.
     """
     return type(one) is type(other) and vars(one) == vars(other)

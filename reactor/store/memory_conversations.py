@@ -16,6 +16,7 @@ from reactor.store.mongo_conversations import (
     UNWRITABLE,
     besides,
     found_in,
+    of_others,
     overdue_keys,
 )
 from reactor.store.overview import date_of
@@ -39,7 +40,7 @@ from schemas.campaign import Campaign
 from schemas.conversation import MAX_HISTORY, Conversation, ConversationStatus, SlotState
 from schemas.converter import to_document
 from schemas.evolving import evolve
-from schemas.ids import BUCKETS, AgentId, CampaignId, ConversationId, SendKey
+from schemas.ids import AgentId, CampaignId, ConversationId, SendKey
 from schemas.message import LedgerEntry, Suppression
 from schemas.transition import Report
 
@@ -112,8 +113,7 @@ class MemoryConversations(MemoryCampaigns):
         """Find what is parked at a channel's gate: one's own first, then the others'."""
         asked = order.queued[channel]
         found = self._parked(order, channel)[:asked]
-        if order.buckets is not None and len(found) < asked:
-            others = evolve(order, buckets=frozenset(range(BUCKETS)) - order.buckets)
+        if len(found) < asked and (others := of_others(order)):
             found += self._parked(others, channel)[::-1][: asked - len(found)]
         return found
 

@@ -121,8 +121,7 @@ class MongoConversations(MongoBase):
         """
         asked = order.queued[channel]
         found = await self._parked(order, channel, asked, 1)
-        if order.buckets is not None and len(found) < asked:
-            others = evolve(order, buckets=frozenset(range(BUCKETS)) - order.buckets)
+        if len(found) < asked and (others := of_others(order)):
             found += await self._parked(others, channel, asked - len(found), -1)
         return found
 
@@ -256,6 +255,13 @@ def besides(order: Order, rest: int) -> Order:
         buckets=order.besides,
         limit=len(order.named) + rest,
     )
+
+
+def of_others(order: Order) -> Order | None:
+    """Ask for what is in all other buckets; None: there are no others."""
+    if order.buckets is None:
+        return None
+    return evolve(order, buckets=frozenset(range(BUCKETS)) - order.buckets)
 
 
 def _of_campaign(order: Order) -> Document:
