@@ -11,7 +11,7 @@ from bench.figures import Figure
 from bench.opening import from_collection, insert_recipients
 from bench.progress import say
 from bench.sizes import LARGE
-from bench.world import Tail, request, worker_process
+from bench.world import COUNT_SECONDS, Tail, request, worker_process
 
 PAUSE_SECONDS = 0.2
 WHILE_OPENED = f"a campaign of one, while {LARGE:,} are opened"
@@ -30,7 +30,7 @@ class Seen:
     async def run(self):
         """Read the channel's file until cancelled."""
         while True:
-            await self.tail.grown()
+            await anyio.sleep(COUNT_SECONDS)
             for line in self.tail.raw_lines():
                 # To read what each says would take from what is measured.
                 if b'"small.' not in line:

@@ -71,7 +71,7 @@ async def _lead(uri, directory, workers):
                 )
             began = monotonic()
             await database.batch_requests.insert_one(made | {"recipients_from": "batch_recipients"})
-            await Tail(file).until(RECIPIENTS, seconds=1_200)
+            await Tail(file).count(RECIPIENTS, seconds=1_200)
             seconds = monotonic() - began
         await client.drop_database(name)
     lines = [json.loads(line) for log in logs for line in log.read_text().splitlines()]
