@@ -8,7 +8,7 @@ from attrs import define, field
 from schemas.ids import CampaignId
 
 #: With the time that a recount takes, counts stay fresh within 5 s, up to so many conversations.
-INTERVAL_SECONDS = 2.0
+INTERVAL_SECONDS = 3.0
 SMALL = 100_000
 #: Above, a recount takes at most this share of the time.
 SHARE = 1 / 20
@@ -20,6 +20,8 @@ class _State:
     changed_at: float | None
     #: Not counted again before.
     not_before: float
+    #: Seconds from one recount to the next, whoever makes them.
+    interval: float = INTERVAL_SECONDS
 
 
 @define
@@ -48,15 +50,26 @@ class Changed:
             if state.changed_at is not None and (everything or state.not_before <= now)
         ]
 
+    def is_soon(self, campaign_id: CampaignId, seconds: float) -> bool:
+        """
+        Say whether so many seconds after any worker's recount it is too soon for another.
+
+        Then it is not due here before its time: all that work on a campaign count it as often as one.
+        """
+        state = self._states.get(campaign_id)
+        if state is None or seconds >= state.interval:
+            return False
+        state.not_before = self.monotonic() + state.interval - seconds
+        return True
+
     def counted(self, campaign_id: CampaignId, began: float, conversations: int) -> None:
         """Take note of a recount of so many, that began at these monotonic seconds and is over now."""
         state = self._states.get(campaign_id)
         if state is None:
             return
         now = self.monotonic()
-        rest = INTERVAL_SECONDS
         if conversations > SMALL:
-            rest = max(rest, (now - began) / SHARE)
-        state.not_before = now + rest
+            state.interval = max(INTERVAL_SECONDS, (now - began) / SHARE)
+        state.not_before = now + state.interval
         if state.changed_at is not None and state.changed_at <= began:
             state.changed_at = None

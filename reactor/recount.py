@@ -10,10 +10,8 @@ something may still be written, a report say: that a recount follows is written 
 
 from handlers.campaign import counted, recounted_at
 from handlers.scene import Scene
-from reactor.clock import TimeScale
-from reactor.counting import Changed
+from reactor.counting import SMALL
 from reactor.engine import Engine
-from reactor.store.protocol import Store
 from schemas.campaign import Campaign
 from schemas.evolving import evolve
 from schemas.ids import CampaignId
@@ -25,24 +23,31 @@ ABANDONED_SECONDS = 60.0
 
 
 async def recount(
-    store: Store, changed: Changed, scale: TimeScale, campaign_id: CampaignId, changed_at: float
+    engine: Engine, campaign_id: CampaignId, changed_at: float, *, everything: bool = False
 ) -> None:
     """
-    Recount a campaign, unless another worker's recount holds our last change.
+    Recount a campaign, unless another worker's recount holds our last change, or is too recent.
 
-    One that loses a race, to another recount or to the campaign's own turn, is tried again later.
+    `everything`: however recent, if it does not hold it. One that loses a race, to another recount or
+    to the campaign's own turn, is tried again later.
     """
+    store, changed, scale = engine.store, engine.changed, engine.scale
     began = changed.monotonic()
     now, campaign = await store.campaign(campaign_id)
     if not isinstance(campaign, Campaign) or campaign.removing_since:
         changed.forget(campaign_id)
         return
-    last_change = now - scale.campaign_span(began - changed_at - MARGIN_SECONDS)
-    if campaign.counting_at and campaign.counting_at > last_change:
+    if campaign.counting_at:
+        ago = scale.real_seconds(now - campaign.counting_at)
+        holds_ours = ago < began - changed_at - MARGIN_SECONDS
         finished = campaign.counted_at is not None and campaign.counted_at >= campaign.counting_at
-        if finished:
+        if finished and holds_ours:
             changed.counted(campaign_id, began, campaign.recipient_count)
-        if finished or now - campaign.counting_at < scale.campaign_span(ABANDONED_SECONDS):
+            return
+        is_large = campaign.recipient_count > SMALL and not everything
+        if not finished and ago < ABANDONED_SECONDS and (holds_ours or is_large):
+            return
+        if not everything and changed.is_soon(campaign_id, ago):
             return
     claimed = await store.write_campaign(campaign, evolve(campaign, counting_at=now))
     if claimed is None:

@@ -170,7 +170,7 @@ class Worker:
         engine = self.engine
         for campaign_id, changed_at in engine.changed.due(everything=everything):
             try:
-                await recount(engine.store, engine.changed, engine.scale, campaign_id, changed_at)
+                await recount(engine, campaign_id, changed_at, everything=everything)
             except StoreUnavailableError:
                 return
 
