@@ -44,8 +44,10 @@ async def recount(
         if finished and holds_ours:
             changed.counted(campaign_id, began, campaign.recipient_count)
             return
-        is_large = campaign.recipient_count > SMALL and not everything
-        if not finished and ago < ABANDONED_SECONDS and (holds_ours or is_large):
+        # That of a large campaign takes its time, and could never end if others began it anew.
+        is_long = campaign.recipient_count > SMALL
+        waits = holds_ours or (is_long and not everything)
+        if not finished and ago < ABANDONED_SECONDS and waits:
             return
         if not everything and changed.is_soon(campaign_id, ago):
             return
