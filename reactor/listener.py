@@ -23,6 +23,8 @@ from schemas.ids import stable_fraction
 
 #: An empty await of the stream; events come at once.
 AWAIT_MS = 1_000
+#: How soon a listener that others listen for finds out that it is its turn.
+UNWANTED_SECONDS = 0.5
 BACKOFF_SECONDS = 0.5
 MAX_BACKOFF_SECONDS = 15.0
 #: The server's own no-op moves a quiet stream's token every 10 s: one that stands still is dead.
@@ -66,21 +68,33 @@ class Doorbell:
     restarted: Callable[[int | str], None]
 
 
+def _always() -> bool:
+    return True
+
+
 @define
 class Listener:
     database: AsyncDatabase[RawBSONDocument]
     doorbell: Doorbell
     #: The worker's: no two come back at the same time.
     name: str
+    #: False: others listen now, and its stream is closed.
+    wanted: Callable[[], bool] = _always
     monotonic: Callable[[], float] = monotonic
 
     async def run(self) -> None:
         """Listen until cancelled. No cancellation ever cuts through an await of the stream."""
         backoff, restarts = BACKOFF_SECONDS, 0
         while True:
+            if not self.wanted():
+                self.doorbell.beat()
+                await anyio.sleep(UNWANTED_SECONDS)
+                continue
             opened_at = self.monotonic()
             try:
                 await self._listen()
+                if not self.wanted():
+                    continue
                 code: int | str = "closed"
             except OperationFailure as error:
                 code = error.code or type(error).__name__
@@ -96,13 +110,13 @@ class Listener:
             backoff = min(2 * backoff, MAX_BACKOFF_SECONDS)
 
     async def _listen(self) -> None:
-        """Open the stream at the present and pass on what it tells, until it ends."""
+        """Open the stream at the present and pass on what it tells, while it is wanted."""
         with anyio.CancelScope(shield=True):
             stream = await self.database.watch(PIPELINE, max_await_time_ms=AWAIT_MS)
         try:
             self.doorbell.opened()
             token, moved_at = stream.resume_token, self.monotonic()
-            while stream.alive:
+            while stream.alive and self.wanted():
                 with anyio.CancelScope(shield=True):
                     event = await stream.try_next()
                 self.doorbell.beat()

@@ -7,7 +7,7 @@ from attrs import define, field, frozen
 from loguru import logger
 
 from reactor.engine import Engine
-from reactor.store.protocol import Hint, Inbox, StoreUnavailableError
+from reactor.store.protocol import Hint, Inbox, Member, StoreUnavailableError
 from reactor.sweep import look_at
 
 #: Seconds between two signs of life, and without one before a worker is taken for dead.
@@ -25,7 +25,10 @@ class Membership:
     worker: str
     #: False: it is stuck, and what is its own is for others.
     alive: Callable[[], bool]
-    _known: frozenset[str] = field(factory=frozenset, init=False)
+    #: Its change stream is switched on.
+    can_listen: bool = True
+    _heard: int = field(default=0, init=False)
+    _known: dict[str, Member] = field(factory=dict, init=False)
     _left: bool = field(default=False, init=False)
 
     async def run(self) -> None:
@@ -37,18 +40,30 @@ class Membership:
 
     async def beat(self) -> None:
         """Give a sign of life, and take one's share; a database that does not answer changes none."""
+        me = Member(can_listen=self.can_listen, heard=self._heard)
         try:
-            living = await self.engine.store.beat(self.worker, gone_seconds=GONE_SECONDS)
+            living = await self.engine.store.beat(self.worker, me, gone_seconds=GONE_SECONDS)
         except StoreUnavailableError as error:
             logger.bind(error_type=str(error)).warning("No sign of life could be given")
             return
-        if living == self._known:
+        known, self._known = self._known, living
+        if living.keys() == known.keys():
+            if living != known and not self.engine.share.listens:
+                # What those who listen make of it may be work for all.
+                self.engine.turns.want_sweep()
             return
-        self._known = living
-        self.engine.share.among(self.worker, living)
+        can_listen = {worker for worker, member in living.items() if member.can_listen}
+        self.engine.share.among(self.worker, living, can_listen)
         # What was another's may be ours now.
         self.engine.turns.want_sweep()
-        logger.bind(workers=len(living)).info("The workers share what is to be done anew")
+        logger.bind(workers=len(living), listens=self.engine.share.listens).info(
+            "The workers share what is to be done anew"
+        )
+
+    def hears(self, inbox: Inbox) -> None:
+        """The stream told of a document; with the next sign of life the others hear of what is for all."""
+        if inbox is not Inbox.CONVERSATION_UPDATES:
+            self._heard += 1
 
     async def leave(self) -> None:
         """Let the others have what was this worker's; what it has in hand it ends."""

@@ -1,6 +1,9 @@
 """
 Which conversations a worker looks at first: buckets, shared among those that live.
 
+Of those a few listen to a change stream, for the server reads all that is written once more for each
+stream. What is inserted is shared among these, and so is what belongs to a whole campaign.
+
 A hint and never a lock. Workers who overlap waste work and do no harm, and whatever its owner leaves
 alone for a moment is looked at by another one.
 """
@@ -9,6 +12,7 @@ import hashlib
 import zlib
 from collections import deque
 from collections.abc import Callable, Collection
+from math import ceil
 from time import monotonic
 
 from attrs import define, field
@@ -18,17 +22,23 @@ from schemas.ids import BUCKETS, CampaignId, ConversationId, bucket
 
 #: Seconds that its owner has for a document before others see whether it is answered.
 OVERDUE_SECONDS = 0.5
+MIN_LISTENERS = 2
 #: Hints of others that are kept; the oldest go first, and are found by a sweep.
 MAX_HINTS = 10_000
 
 
-def ranked(workers: Collection[str], of_bucket: int) -> list[str]:
+def ranked(workers: Collection[str], of: int | str) -> list[str]:
     """Order workers by rendezvous hashing: one that leaves moves no bucket but its own."""
-    return sorted(workers, key=lambda one: _weight(one, of_bucket), reverse=True)
+    return sorted(workers, key=lambda one: _weight(one, of), reverse=True)
 
 
-def _weight(worker: str, of_bucket: int) -> bytes:
-    return hashlib.blake2b(f"{worker}/{of_bucket}".encode(), digest_size=8).digest()
+def _weight(worker: str, of: int | str) -> bytes:
+    return hashlib.blake2b(f"{worker}/{of}".encode(), digest_size=8).digest()
+
+
+def listeners(workers: Collection[str]) -> list[str]:
+    """Choose those who listen: two, so that one can die, and a quarter of many."""
+    return ranked(workers, "listens")[: max(MIN_LISTENERS, ceil(len(workers) / 4))]
 
 
 @define
@@ -40,18 +50,33 @@ class Share:
     buckets: frozenset[int] | None = None
     #: Those of which it is the first to take over what is overdue.
     next_in_line: frozenset[int] = frozenset()
+    #: Whether it is one of those who listen, and whose documents and campaigns it then looks at
+    #: first. None: everybody's.
+    listens: bool = True
+    hears: frozenset[int] | None = None
     #: Until when it begins all of a campaign, for it has opened it.
     _opened: dict[CampaignId, float] = field(factory=dict, init=False)
     _others: deque[tuple[float, Inbox, Hint]] = field(
         factory=lambda: deque(maxlen=MAX_HINTS), init=False
     )
 
-    def among(self, me: str, workers: Collection[str]) -> None:
-        """Take one's share among the workers that live."""
+    def among(
+        self, me: str, workers: Collection[str], can_listen: Collection[str] | None = None
+    ) -> None:
+        """
+        Take one's share among the workers that live.
+
+        `can_listen`: whose change stream is switched on; None, or where there is nobody: all of them.
+        """
         workers = {me, *workers}
         if len(workers) == 1:
             self.buckets, self.next_in_line = None, frozenset()
+            self.listens, self.hears = True, None
             return
+        listening = listeners(can_listen or workers)
+        heard = {each: ranked(listening, each)[0] for each in range(BUCKETS)}
+        self.listens = me in listening
+        self.hears = frozenset(each for each, first in heard.items() if first == me)
         ranks = {each: ranked(workers, each)[:2] for each in range(BUCKETS)}
         self.buckets = frozenset(each for each, (first, _) in ranks.items() if first == me)
         self.next_in_line = frozenset(each for each, (_, second) in ranks.items() if second == me)
@@ -72,14 +97,15 @@ class Share:
         return frozenset(range(BUCKETS)) - (self.buckets or frozenset(range(BUCKETS)))
 
     def owns(self, identity: CampaignId | ConversationId) -> bool:
-        return self.buckets is None or _bucket_of(identity) in self.buckets
+        """Say whether this worker is the first to know what becomes of it."""
+        return self.hears is None or _bucket_of(identity) in self.hears
 
     def is_ours(self, hint: Hint) -> bool:
         """Say whether it is for this worker to look at a document at once."""
         identity = hint.conversation_id or hint.campaign_id
         if identity is not None:
             return self.owns(identity)
-        return self.buckets is None or zlib.crc32(hint.raw_id.data) % BUCKETS in self.buckets
+        return self.hears is None or zlib.crc32(hint.raw_id.data) % BUCKETS in self.hears
 
     def leave(self, inbox: Inbox, hint: Hint) -> None:
         """Leave a document to its owner, for a moment."""

@@ -81,6 +81,9 @@ class Sweep:
 
         A document that was inserted a moment ago is in the sweep before it is in the stream.
         """
+        if not self.engine.share.listens:
+            self._unannounced.clear()
+            return
         missed = self._unannounced - self._announced.keys()
         if missed:
             self.engine.telemetry.rescued(len(missed))

@@ -180,6 +180,7 @@ LOG_KEYS: Mapping[str, str] = {
     "messages": "how many it is about",
     "inbox": "the collection of a document that somebody else wrote",
     "workers": "how many live",
+    "listens": "whether this one listens to a change stream",
     "wasted": "decisions that came to nothing, of so many `conversations`",
     "failures": "how often it has failed, in a row",
     "code": "of the server, why a change stream ended",

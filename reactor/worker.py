@@ -74,16 +74,20 @@ class Worker:
         heartbeat = Heartbeat(self.settings.heartbeat_file)
         dispatcher = self._dispatcher(heartbeat.part("dispatch", PART_SECONDS))
         opened, sweep = anyio.Event(), Sweep(self.engine)
-        membership = Membership(self.engine, self.identity, heartbeat.is_alive)
+        can_listen = self.listening is not None
+        membership = Membership(self.engine, self.identity, heartbeat.is_alive, can_listen)
         await membership.beat()
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(heartbeat.run)
             tasks.start_soon(membership.run)
             tasks.start_soon(SecondLook(self.engine).run)
             if self.listening is not None:
-                doorbell = self._doorbell(sweep, opened, heartbeat)
-                tasks.start_soon(Listener(self.listening, doorbell, self.identity).run)
-            else:
+                doorbell = self._doorbell(sweep, opened, heartbeat, membership)
+                listener = Listener(
+                    self.listening, doorbell, self.identity, lambda: self.engine.share.listens
+                )
+                tasks.start_soon(listener.run)
+            if self.listening is None or not self.engine.share.listens:
                 opened.set()
             beat = heartbeat.part("poll", PART_SECONDS + self.settings.polling_interval_seconds)
             tasks.start_soon(self._poll, sweep, opened, beat)
@@ -102,9 +106,12 @@ class Worker:
             beat=beat,
         )
 
-    def _doorbell(self, sweep: Sweep, opened: anyio.Event, heartbeat: Heartbeat) -> Doorbell:
+    def _doorbell(
+        self, sweep: Sweep, opened: anyio.Event, heartbeat: Heartbeat, membership: Membership
+    ) -> Doorbell:
         def tell(inbox: Inbox, hint: Hint) -> None:
             sweep.announced(hint)
+            membership.hears(inbox)
             announce(self.engine, inbox, hint)
 
         def is_open() -> None:

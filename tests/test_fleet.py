@@ -1,9 +1,11 @@
 """Workers as processes beside each other: they share, take over, and leave in order."""
 
+import json
 import signal
 import time
 from collections import Counter
 
+from reactor.sharing import listeners
 from tests.builders import batch_request_document, recipient_document, template_document
 from tests.invariants import check_invariants
 from tests.receivers.running import http_receiver
@@ -91,6 +93,51 @@ def test_one_is_killed_and_the_others_go_on(mongodb_uri, mongodb_client, databas
     assert accepted(receiver).total() == 2 * count
     check_invariants(database, lines(receiver))
     assert database.workers.count_documents({}) == 1
+
+
+def test_a_few_listen_and_all_work(mongodb_uri, mongodb_client, database_name, tmp_path):
+    """Two streams for four workers; when both who listen are killed, the others hear what comes then."""
+    database, count = mongodb_client[database_name], 4_000
+    file = tmp_path / "sent.jsonl"
+    settings = {
+        "CHANNEL_EMAIL": f"file:{file}",
+        "LOG_LEVEL": "INFO",
+        "MAX_CONVERSATIONS_PER_BATCH": "50",
+        "POLLING_INTERVAL_SECONDS": "3600",
+    }
+    with workers(4, mongodb_uri, database_name, tmp_path, **settings) as fleet:
+        until(lambda: database.workers.count_documents({}) == 4)
+        until(lambda: len(streams(mongodb_client, database_name)) == 2)
+        listening = set(listeners([one["_id"] for one in database.workers.find()]))
+        until(lambda: streams(mongodb_client, database_name) == listening)
+        submit(database, count, ASKING)
+        until(lambda: file.exists() and len(file.read_text().splitlines()) == count)
+        for process in fleet:
+            if any(f"-{process.pid}-" in name for name in listening):
+                process.kill()
+                process.wait()
+        reply(database, range(count // 10))
+        answered = {"status": {"$exists": True}}
+        until(lambda: database.conversation_updates.count_documents(answered) == count // 10)
+    for n, process in enumerate(fleet):
+        lines = (tmp_path / f"worker-{n}.log").read_text().splitlines()
+        stopped = [one for one in map(json.loads, lines) if "wasted" in one]
+        assert bool(stopped) == (process.returncode == 0)
+        # More than the replies, of which another one may have answered all.
+        assert all(one["conversations"] > count // 10 for one in stopped)
+    sent = [json.loads(line) for line in file.read_text().splitlines()]
+    assert len({one["key"] for one in sent}) == len(sent) == count + count // 10
+    check_invariants(database, sent)
+
+
+def streams(client, database_name):
+    """Give the workers that have a change stream on the database."""
+    pipeline = [
+        {"$currentOp": {"allUsers": True, "idleCursors": True}},
+        {"$match": {"cursor.cursorId": {"$exists": True}, "appName": {"$regex": "/listener$"}}},
+    ]
+    found = [one for one in client.admin.aggregate(pipeline) if database_name in one["ns"]]
+    return {one["appName"].split("/")[1] for one in found}
 
 
 def test_one_that_stops_gives_back_what_it_has_not_begun(

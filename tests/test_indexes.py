@@ -15,6 +15,7 @@ from reactor.store.protocol import (
     Change,
     Inbox,
     LookOrder,
+    Member,
     Order,
     RawDocument,
     RejectedRecipient,
@@ -131,7 +132,7 @@ async def use_everything(store):
     await store.unfinished()
     await store.count(one.id)
     await store.failed_before(one.id, now, now=now, limit=10)
-    await store.beat("w", gone_seconds=4)
+    await store.beat("w", Member(), gone_seconds=4)
     await store.leave("w")
     for scope, buckets in product(Scope, (None, frozenset(range(0, 256, 2)))):
         await store.next_due(one.id, scope, buckets)

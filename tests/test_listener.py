@@ -191,13 +191,15 @@ class Database:
         return Stream(*end)
 
 
-async def listened(ends, monotonic=None):
+async def listened(ends, monotonic=None, wanted=None):
     """Listen until all has ended; what was told, and how streams were asked for."""
     enough, told = anyio.Event(), Told()
     database = Database(ends, enough)
     listener = Listener(database, told.doorbell(), "test")
     if monotonic:
         listener.monotonic = monotonic
+    if wanted:
+        listener.wanted = wanted
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(listener.run)
         with anyio.fail_after(30):
@@ -240,6 +242,19 @@ async def test_a_stream_that_just_ends():
     """As after an invalidate."""
     told, _ = await listened([(None, [1, 2])])
     assert (told.codes, told.opened) == (["closed"], 1)
+
+
+async def test_what_is_not_wanted_any_more(monkeypatch):
+    """Others listen now: it ends without trouble and is alive all the same; then it is opened anew."""
+    monkeypatch.setattr(reactor.listener, "UNWANTED_SECONDS", 0.01)
+    # Opened, read once, and wanted again after having been asked three times.
+    answers = iter([True, True, False, False, False, False, True])
+    told, asked = await listened([(None, range(500))], wanted=lambda: next(answers, True))
+    assert told.opened == 1
+    # Trouble has only the second one, which cannot be opened.
+    assert told.codes == ["AutoReconnect"]
+    assert len(asked) == 2
+    assert told.beats == 3
 
 
 async def test_a_token_that_stands_still():

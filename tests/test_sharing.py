@@ -24,11 +24,14 @@ def test_alone_everything_is_ones_own():
     """Before anything is known of others, and when they are gone."""
     share = Share()
     assert (share.buckets, share.next_in_line, share.rest) == (None, frozenset(), frozenset())
-    share.among("a", {"a", "b"})
+    assert (share.listens, share.hears) == (True, None)
+    share.among("a", {"a", "b", "c"}, {"b", "c"})
     assert share.buckets not in (None, EVERY)
     assert share.rest == EVERY - share.buckets
+    assert (share.listens, share.hears) == (False, frozenset())
     share.among("a", {"a"})
     assert (share.buckets, share.next_in_line, share.rest) == (None, frozenset(), frozenset())
+    assert (share.listens, share.hears) == (True, None)
 
 
 @pytest.mark.parametrize("count", [2, 3, 4, 8])
@@ -41,6 +44,42 @@ def test_each_bucket_has_one_owner_and_one_that_is_next(count):
         assert frozenset().union(*parts) == EVERY
     assert all(not share.buckets & share.next_in_line for share in made.values())
     assert all(0.5 < len(share.buckets) * count / BUCKETS < 1.6 for share in made.values())
+
+
+@pytest.mark.parametrize(
+    ("count", "listening"), [(2, 2), (3, 2), (4, 2), (8, 2), (9, 3), (12, 3), (13, 4), (40, 10)]
+)
+def test_a_few_listen(count, listening):
+    """Two, or a quarter of many; each document is one's of them, and nobody has much more."""
+    made = shares([f"w{n}" for n in range(count)])
+    parts = [share.hears for share in made.values() if share.listens]
+    assert len(parts) == listening
+    assert sum(map(len, parts)) == BUCKETS
+    assert frozenset().union(*parts) == EVERY
+    assert all(0.5 < len(part) * listening / BUCKETS < 1.6 for part in parts)
+    assert not any(share.hears for share in made.values() if not share.listens)
+
+
+def test_one_that_leaves_changes_nothing_for_others_who_listen():
+    """Whoever listens goes on; only in the place of one that did another comes."""
+    before = {worker for worker, share in shares(WORKERS).items() if share.listens}
+    for gone in WORKERS:
+        after = {worker for worker, share in shares(WORKERS - {gone}).items() if share.listens}
+        assert before - {gone} <= after
+        assert len(after - before) == (gone in before)
+
+
+def test_whoever_cannot_listen_leaves_it_to_those_who_can():
+    """If nobody can, they share as if all did."""
+    share = Share()
+    share.among("a", WORKERS, {"a"})
+    assert (share.listens, share.hears) == (True, EVERY)
+    share.among("a", WORKERS, {min(WORKERS)})
+    assert (share.listens, share.hears) == (False, frozenset())
+    nobody, everybody = Share(), Share()
+    nobody.among("a", WORKERS, ())
+    everybody.among("a", WORKERS)
+    assert (nobody.listens, nobody.hears) == (everybody.listens, everybody.hears)
 
 
 def test_one_that_leaves_moves_no_bucket_but_its_own():
@@ -76,7 +115,7 @@ def test_one_that_is_not_known_yet_shares_with_nobody():
 
 
 def test_an_update_is_its_conversation_s_owner_s():
-    """By either address; a request and an order are the campaign's owner's."""
+    """By either address; a request and an order are the campaign's owner's. Both listen."""
     made = shares(WORKERS)
     conversation, campaign = conversation_id("q", "r0"), campaign_id("q")
     hints = {
@@ -92,7 +131,8 @@ def test_an_update_is_its_conversation_s_owner_s():
     }
     for identity, found in hints.items():
         (owner,) = (share for share in made.values() if share.owns(identity))
-        assert bucket(identity) in owner.buckets
+        assert owner.listens
+        assert bucket(identity) in owner.hears
         for one in found:
             assert [share for share in made.values() if share.is_ours(one)] == [owner]
 

@@ -24,6 +24,7 @@ from reactor.store.protocol import (
     Conflict,
     Inbox,
     LookOrder,
+    Member,
     OnItsWay,
     Order,
     RawDocument,
@@ -922,14 +923,15 @@ class TestBuckets:
 
 
 async def test_who_lives_by_the_server_s_clock(store):
-    """Whoever gave a sign of life not long ago, and has not left."""
-    assert await store.beat("a", gone_seconds=100) == {"a"}
-    assert await store.beat("b", gone_seconds=100) == {"a", "b"}
-    assert await store.beat("a", gone_seconds=100) == {"a", "b"}
+    """Whoever gave a sign of life not long ago, and has not left; and what they told last."""
+    one, two, three = Member(heard=1), Member(heard=2, can_listen=False), Member(heard=3)
+    assert await store.beat("a", one, gone_seconds=100) == {"a": one}
+    assert await store.beat("b", two, gone_seconds=100) == {"a": one, "b": two}
+    assert await store.beat("a", three, gone_seconds=100) == {"a": three, "b": two}
     await store.leave("b")
-    assert await store.beat("a", gone_seconds=100) == {"a"}
+    assert await store.beat("a", three, gone_seconds=100) == {"a": three}
     await store.leave("nobody")
-    assert await store.beat("b", gone_seconds=0) == frozenset()
+    assert await store.beat("b", two, gone_seconds=0) == {}
 
 
 @pytest.mark.parametrize("inbox", Inbox)

@@ -12,28 +12,30 @@ STOP_SECONDS = 30
 
 @contextmanager
 def workers(count, uri, database_name, directory, **settings):
-    """Run so many workers; they stop in order at the end, or are killed."""
+    """Run so many workers, whose logs are worker-N.log; they stop in order at the end, or are killed."""
     environ = os.environ | {"MONGODB_URI": uri, "MONGODB_DB": database_name} | settings
     environ.setdefault("LOG_LEVEL", "WARNING")
     with ExitStack() as stack:
         yield [
-            stack.enter_context(_worker(environ, directory / f"heartbeat-{n}"))
+            stack.enter_context(
+                _worker(environ, directory / f"heartbeat-{n}", directory / f"worker-{n}.log")
+            )
             for n in range(count)
         ]
 
 
 @contextmanager
-def _worker(environ, heartbeat):
+def _worker(environ, heartbeat, log):
     environ = {**environ, "HEARTBEAT_FILE": str(heartbeat)}
     command = [sys.executable, "-m", "reactor", "run"]
-    process = subprocess.Popen(command, env=environ, cwd=ROOT, stderr=subprocess.PIPE, text=True)
-    said = []
+    with log.open("wb") as stderr:
+        process = subprocess.Popen(command, env=environ, cwd=ROOT, stderr=stderr)
     try:
         yield process
         process.terminate()
-        said.append(process.communicate(timeout=STOP_SECONDS)[1])
+        process.wait(STOP_SECONDS)
     finally:
         if process.poll() is None:
             process.kill()
-            process.communicate()
-    assert process.returncode in {0, -9}, said
+            process.wait()
+    assert process.returncode in {0, -9}, log.read_text()

@@ -295,6 +295,16 @@ class Tokens:
 
 
 @frozen(kw_only=True)
+class Member:
+    """What a worker tells the others with its sign of life."""
+
+    #: Its change stream is switched on.
+    can_listen: bool = True
+    #: How many requests and orders it has heard of: where that moves, there may be work for all.
+    heard: int = 0
+
+
+@frozen(kw_only=True)
 class Hint:
     """An unanswered document: whom it is about."""
 
@@ -312,8 +322,8 @@ class Store(Protocol):
         """Give the server's time as campaign time, whole milliseconds."""
 
     # -- workers ---------------------------------------------------------------------------------
-    async def beat(self, worker: str, *, gone_seconds: float) -> frozenset[str]:
-        """Note that a worker lives, by the server's clock; those that did so not longer ago."""
+    async def beat(self, worker: str, member: Member, *, gone_seconds: float) -> dict[str, Member]:
+        """Note that a worker lives, by the server's clock; give those that did so not longer ago."""
 
     async def leave(self, worker: str) -> None:
         """Note that a worker is no more."""
