@@ -1,5 +1,5 @@
 """
-The doorbell: one change stream per process, on a client of its own, that says whom to look at.
+The doorbell: at most one change stream per process, on a client of its own, that says whom to look at.
 
 Projected to ids, and read raw: a document that cannot be decoded, or is too large for an event,
 stops nothing. One rule for whatever goes wrong: open it anew at the present, and sweep once.
