@@ -23,7 +23,7 @@ from schemas.ids import stable_fraction
 
 #: An empty await of the stream; events come at once.
 AWAIT_MS = 1_000
-#: How soon a listener that others listen for finds out that it is its turn.
+#: While others listen: how often it looks whether it is wanted, which changes with a sign of life.
 UNWANTED_SECONDS = 0.5
 BACKOFF_SECONDS = 0.5
 MAX_BACKOFF_SECONDS = 15.0
@@ -68,10 +68,6 @@ class Doorbell:
     restarted: Callable[[int | str], None]
 
 
-def _always() -> bool:
-    return True
-
-
 @define
 class Listener:
     database: AsyncDatabase[RawBSONDocument]
@@ -79,7 +75,7 @@ class Listener:
     #: The worker's: no two come back at the same time.
     name: str
     #: False: others listen now, and its stream is closed.
-    wanted: Callable[[], bool] = _always
+    wanted: Callable[[], bool]
     monotonic: Callable[[], float] = monotonic
 
     async def run(self) -> None:

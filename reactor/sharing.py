@@ -60,13 +60,11 @@ class Share:
         factory=lambda: deque(maxlen=MAX_HINTS), init=False
     )
 
-    def among(
-        self, me: str, workers: Collection[str], can_listen: Collection[str] | None = None
-    ) -> None:
+    def among(self, me: str, workers: Collection[str], can_listen: Collection[str] = ()) -> None:
         """
         Take one's share among the workers that live.
 
-        `can_listen`: whose change stream is switched on; None, or where there is nobody: all of them.
+        `can_listen`: whose change stream is switched on; nobody's: they share as if all listened.
         """
         workers = {me, *workers}
         if len(workers) == 1:
@@ -74,9 +72,8 @@ class Share:
             self.listens, self.hears = True, None
             return
         listening = listeners(can_listen or workers)
-        heard = {each: ranked(listening, each)[0] for each in range(BUCKETS)}
         self.listens = me in listening
-        self.hears = frozenset(each for each, first in heard.items() if first == me)
+        self.hears = frozenset(each for each in range(BUCKETS) if ranked(listening, each)[0] == me)
         ranks = {each: ranked(workers, each)[:2] for each in range(BUCKETS)}
         self.buckets = frozenset(each for each, (first, _) in ranks.items() if first == me)
         self.next_in_line = frozenset(each for each, (_, second) in ranks.items() if second == me)

@@ -82,6 +82,7 @@ class Sweep:
         A document that was inserted a moment ago is in the sweep before it is in the stream.
         """
         if not self.engine.share.listens:
+            # Nothing is announced to it, and what it finds is no fault of a stream's.
             self._unannounced.clear()
             return
         missed = self._unannounced - self._announced.keys()

@@ -73,7 +73,8 @@ async def listening(uri, name):
         connect_listener(uri, worker="test") as client,
         anyio.create_task_group() as tasks,
     ):
-        tasks.start_soon(Listener(client[name], told.doorbell(), "test").run)
+        listener = Listener(client[name], told.doorbell(), "test", lambda: True)
+        tasks.start_soon(listener.run)
         await told.until(lambda: told.opened)
         yield told
         tasks.cancel_scope.cancel()
@@ -191,15 +192,13 @@ class Database:
         return Stream(*end)
 
 
-async def listened(ends, monotonic=None, wanted=None):
+async def listened(ends, monotonic=None, wanted=lambda: True):
     """Listen until all has ended; what was told, and how streams were asked for."""
     enough, told = anyio.Event(), Told()
     database = Database(ends, enough)
-    listener = Listener(database, told.doorbell(), "test")
+    listener = Listener(database, told.doorbell(), "test", wanted)
     if monotonic:
         listener.monotonic = monotonic
-    if wanted:
-        listener.wanted = wanted
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(listener.run)
         with anyio.fail_after(30):
